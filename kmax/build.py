@@ -1,0 +1,96 @@
+"""From plain, resolved configuration to model, criterion and module; knows neither Hydra nor the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kmax.categories import Categories, load_categories
+from kmax.losses import Criterion
+from kmax.model import KMaXDeepLab, build_backbone
+from kmax.module import KMaXModule
+from kmax.postprocess import Thresholds
+
+CONFIG_KEY = "kmax_config"
+CATEGORIES_KEY = "kmax_categories"
+
+
+def model_from_config(config: Mapping[str, Any], num_classes: int, pretrained: bool = True) -> KMaXDeepLab:
+    """The model that `config` describes, with `num_classes` classes; `pretrained=False` ignores backbone weights."""
+    options = dict(config["backbone"])
+    if not pretrained:
+        options["pretrained"] = False
+    backbone = build_backbone(family=config["model"]["family"], **options)
+    return KMaXDeepLab(backbone, num_classes, **config["model"])
+
+
+def module_from_config(config: Mapping[str, Any], categories: Categories, pretrained: bool = True) -> KMaXModule:
+    """The LightningModule of a run: model, criterion, thresholds, optimizer recipe, and the configuration itself."""
+    return KMaXModule(
+        model_from_config(config, categories.num_classes, pretrained),
+        Criterion(categories.num_classes, **config["loss"]),
+        categories,
+        optimizer=config["optimizer"],
+        thresholds=Thresholds(**config["dataset"]["inference"]),
+        config=config,
+    )
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of ours, on the CPU, read with `weights_only=True`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not a checkpoint that kmax wrote.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}: give the path of a .ckpt file that train.py wrote.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+        raise ValueError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign.") from error
+    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
+        raise ValueError(f"{path} carries no kmax configuration: only checkpoints that train.py wrote can be used here.")
+    return checkpoint
+
+
+def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
+    """Strict loading with one clear sentence for what doesn't fit.
+
+    Raises:
+        ValueError: names or shapes differ; the message names the first of each kind.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - state_dict.keys())
+    unexpected = sorted(state_dict.keys() - own.keys())
+    shapes = [k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape]
+    if missing or unexpected or shapes:
+        found = [f"{len(keys)} {kind} (first: {keys[0]})" for kind, keys in
+                 (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes))) if keys]
+        raise ValueError(
+            f"The weights of {source} do not fit this model: {', '.join(found)}. "
+            "Use the configuration that they were trained with."
+        )
+    module.load_state_dict(state_dict)
+
+
+def module_from_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> KMaXModule:
+    """The trained module in `path`, in eval mode, built from nothing but the checkpoint.
+
+    Args:
+        overrides: top-level sections of the configuration that replace those of the checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    config = {**checkpoint[CONFIG_KEY], **(overrides or {})}
+    module = module_from_config(config, Categories.from_dict(checkpoint[CATEGORIES_KEY]), pretrained=False)
+    load_weights(module, checkpoint["state_dict"], path)
+    return module.eval()
+
+
+def categories_from_config(config: Mapping[str, Any]) -> Categories:
+    """The categories that the dataset section names."""
+    return load_categories(config["dataset"]["categories"])

@@ -1,0 +1,8 @@
+"""Callbacks and loggers of a run."""
+
+from kmax.callbacks.loggers import wandb_logger
+from kmax.callbacks.panels import Panels
+from kmax.callbacks.prediction_writer import PredictionWriter
+from kmax.callbacks.skipped_files import SkippedFiles
+
+__all__ = ["Panels", "PredictionWriter", "SkippedFiles", "wandb_logger"]

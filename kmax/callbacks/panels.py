@@ -1,0 +1,68 @@
+"""Pictures of validation: image · ground truth · prediction · cluster map, as PNG files and in the logger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from kmax.structures import Batch
+from kmax.visualization import panel
+
+
+class Panels(Callback):
+    """Draw the first `images` validation images of every validation run into `folder`.
+
+    Files are named `step{step}-{image id}.png`; a logger with `log_image` (wandb) gets the same pictures.
+    """
+
+    def __init__(self, folder: str | Path, images: int = 4) -> None:
+        self.folder = Path(folder)
+        self.images = images
+        self._panels: list[tuple[str, np.ndarray]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._panels = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        padded = (batch.images.shape[-2], batch.images.shape[-1])
+        for sample, prediction, clusters in zip(batch.samples, outputs.panoptic, outputs.clusters, strict=True):
+            if len(self._panels) == self.images:
+                return
+            content = _content(clusters.cpu().numpy(), padded, sample.segment_map.shape)
+            picture = panel(sample.image, sample, prediction, content, pl_module.categories)
+            self._panels.append((str(sample.image_id), picture))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._panels:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in self._panels:
+            Image.fromarray(picture).save(self.folder / f"step{trainer.global_step:07d}-{name}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("val/panels", [p for _, p in self._panels], caption=[n for n, _ in self._panels])
+        self._panels = []
+
+
+def _content(clusters: np.ndarray, padded: tuple[int, int], original: tuple[int, ...]) -> np.ndarray:
+    """The part of a cluster map (h, w) that is not padding; `original` is the size of the image as it was read."""
+    scale = max(padded) / max(original)
+    rows, columns = (
+        max(1, round(size * scale / full * cells))
+        for size, full, cells in zip(original, padded, clusters.shape, strict=True)
+    )
+    return clusters[:rows, :columns]

@@ -1,0 +1,338 @@
+"""From the command line to objects: the schema of the configuration and the functions that build from it.
+
+The schema is made from the constructors' own signatures, so that each default lives once and a misspelt key or a
+wrong type fails while Hydra composes, with a message that names it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kmax.build import CONFIG_KEY, model_from_config, read_checkpoint
+from kmax.categories import load_categories
+from kmax.data import PanopticDataModule
+from kmax.losses import Criterion
+from kmax.model import KMaXDeepLab, build_backbone
+from kmax.postprocess import Thresholds
+
+
+def conf_dir() -> Path:
+    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def _field_type(annotation: Any) -> Any:
+    """The nearest type that OmegaConf can check: scalars and tuples of scalars as they are, unions as anything."""
+    origin = typing.get_origin(annotation)
+    if annotation in (int, float, bool, str):
+        return annotation
+    if origin is typing.Literal:
+        return str
+    if origin is tuple:
+        return annotation
+    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
+    if len(arguments) == 1 and len(typing.get_args(annotation)) == 2:
+        return _field_type(arguments[0]) | None
+    return Any
+
+
+def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type:
+    """A dataclass whose fields are the parameters of `function`, with their types and defaults."""
+    hints = typing.get_type_hints(function)
+    fields: list[Any] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in ("self", *skip):
+            continue
+        kind, default = _field_type(hints.get(parameter.name, Any)), parameter.default
+        if default is inspect.Parameter.empty:
+            fields.append((parameter.name, kind, MISSING))
+        elif isinstance(default, (list, tuple, dict)):
+            fields.append((parameter.name, kind, field(default_factory=lambda value=default: value)))
+        else:
+            fields.append((parameter.name, kind, default))
+    return make_dataclass(name, fields)
+
+
+BackboneConfig = schema_of(build_backbone, "BackboneConfig", skip=("family",))
+ModelConfig = schema_of(KMaXDeepLab.__init__, "ModelConfig", skip=("backbone", "num_classes"))
+LossConfig = schema_of(Criterion.__init__, "LossConfig", skip=("num_classes",))
+
+
+@dataclass
+class DatasetConfig:
+    """What is read and how it is augmented. `train` and `val` name a dataset class each (`_target_`)."""
+
+    name: str = MISSING
+    root: str = "data"
+    categories: str = MISSING
+    train: dict[str, Any] = MISSING
+    val: dict[str, Any] = MISSING
+    size: tuple[int, int] = MISSING
+    scale: tuple[float, float] = MISSING
+    flip: bool = True
+    color_jitter: bool = True
+    copy_paste: bool = True
+    target_stride: int = 4
+    min_labelled_pixels: int = 4096
+    batch_size: int = MISSING
+    inference: Thresholds = field(default_factory=Thresholds)
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with a warm-up and polynomial decay; `steps` is the length of the run in optimizer steps."""
+
+    lr: float = MISSING
+    weight_decay: float = 0.05
+    backbone_multiplier: float = 0.1
+    steps: int = MISSING
+    warmup_steps: int = 5000
+    fused: bool = False
+
+
+@dataclass
+class StrategyConfig:
+    """The hardware: nothing in here changes what is learned. `batch_size_per_device` null: the recipe's batch
+    split over the devices; smaller: the rest is accumulated."""
+
+    accelerator: str = "auto"
+    devices: Any = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    sync_batchnorm: bool = False
+    batch_size_per_device: int | None = None
+    val_batch_size_per_device: int = 1
+    num_workers: int = 4
+    channels_last: bool = True
+    compile: bool = False
+
+
+@dataclass
+class TrainerConfig:
+    """How often the run looks at itself, in optimizer steps."""
+
+    val_every_steps: int = MISSING
+    log_every_steps: int = 50
+    limit_val_batches: float | None = None
+    num_sanity_val_steps: int = 0
+    enable_progress_bar: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """The root of `train.yaml`."""
+
+    backbone: BackboneConfig = MISSING  # type: ignore[valid-type]
+    dataset: DatasetConfig = MISSING
+    model: ModelConfig = MISSING  # type: ignore[valid-type]
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = MISSING
+    strategy: StrategyConfig = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    name: str = "kmax"
+    seed: int = 1
+    init_from: str | None = None
+    resume: str | None = None
+    metric: str = "val/pq"
+
+
+@dataclass
+class EvaluateConfig:
+    """The root of `evaluate.yaml`; `dataset`, `inference` and `strategy` are laid over what the checkpoint carries."""
+
+    ckpt: str = MISSING
+    dataset: dict[str, Any] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    batch_size: int = 1
+    save_predictions: bool = False
+    limit: int | None = None
+
+
+def run_id() -> str:
+    """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def register() -> None:
+    """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
+    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> Any:
+    """The configuration that `train.py experiment=… overrides…` would run with.
+
+    Raises hydra's `ConfigCompositionException` (a `MissingConfigException` for an unknown experiment).
+    """
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(root, [f"experiment={experiment}", *overrides] if experiment else list(overrides))
+
+
+def resolve(config: Any) -> dict[str, Any]:
+    """The configuration as plain, resolved Python containers, as a checkpoint carries it.
+
+    Raises:
+        ValueError: a value is still missing; the message names it.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+
+
+def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
+    """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
+
+    `HYDRA_FULL_ERROR=1` shows the traceback all the same.
+    """
+    try:
+        return function(config)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        # An error from a DataLoader worker carries that worker's traceback; its last line is the sentence.
+        sentence = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        for prefix in ("ValueError: ", "FileNotFoundError: "):
+            sentence = sentence.removeprefix(prefix)
+        print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+        sys.exit(1)
+
+
+def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
+    """The data of a run: datasets from their `_target_`, augmentation from the dataset section.
+
+    Raises:
+        FileNotFoundError, ValueError: files that are missing or disagree.
+    """
+    dataset, strategy = config["dataset"], config["strategy"]
+    categories = load_categories(dataset["categories"])
+    return PanopticDataModule(
+        train=partial(instantiate, dataset["train"], categories=categories),
+        val=partial(instantiate, dataset["val"], categories=categories),
+        categories=categories,
+        size=tuple(dataset["size"]),
+        scale=tuple(dataset["scale"]),
+        flip=dataset["flip"],
+        color_jitter=dataset["color_jitter"],
+        copy_paste=dataset["copy_paste"],
+        target_stride=dataset["target_stride"],
+        min_labelled_pixels=dataset["min_labelled_pixels"],
+        batch_size=batch_plan(config)[0],
+        val_batch_size=strategy["val_batch_size_per_device"],
+        num_workers=strategy["num_workers"],
+        seed=config["seed"],
+    )
+
+
+def batch_plan(config: dict[str, Any]) -> tuple[int, int]:
+    """(batch per device, accumulated batches) that keep the recipe's effective batch on this hardware.
+
+    Raises:
+        ValueError: the recipe's batch does not divide.
+    """
+    strategy, effective = config["strategy"], config["dataset"]["batch_size"]
+    world = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
+    per_device = strategy["batch_size_per_device"] or max(1, effective // world)
+    accumulate, rest = divmod(effective, world * per_device)
+    if rest or not accumulate:
+        raise ValueError(
+            f"An effective batch of {effective} cannot be made of {world} device(s) × {per_device}: "
+            "choose strategy.batch_size_per_device or dataset.batch_size so that it divides."
+        )
+    return per_device, accumulate
+
+
+def num_devices(devices: Any, accelerator: str) -> int:
+    """How many devices of a node `devices` names: a number, a list, −1 or "auto"."""
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    if str(devices) in ("-1", "auto"):
+        return max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda", "auto") else 1
+    return int(devices)
+
+
+def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
+    """The Lightning trainer of a run; `options` go over what the configuration says."""
+    strategy, trainer = config["strategy"], config["trainer"]
+    accumulate = batch_plan(config)[1]
+    arguments: dict[str, Any] = {
+        "accelerator": strategy["accelerator"],
+        "devices": strategy["devices"],
+        "num_nodes": strategy["num_nodes"],
+        "strategy": strategy["strategy"],
+        "precision": strategy["precision"],
+        "sync_batchnorm": strategy["sync_batchnorm"],
+        "use_distributed_sampler": False,
+        "max_steps": config["optimizer"]["steps"],
+        "accumulate_grad_batches": accumulate,
+        "val_check_interval": trainer["val_every_steps"] * accumulate,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": trainer["log_every_steps"],
+        "limit_val_batches": trainer["limit_val_batches"],
+        "num_sanity_val_steps": trainer["num_sanity_val_steps"],
+        "enable_progress_bar": trainer["enable_progress_bar"],
+        "callbacks": [instantiate(callback) for callback in config["callbacks"].values()],
+        "logger": [instantiate(logger) for logger in config["logger"].values()] or False,
+    }
+    return Trainer(**{**arguments, **options})
+
+
+def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration a checkpoint was trained with, under what evaluation says: its hardware, batch size and
+    whatever `dataset.…` and `inference.…` name.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint, or a key that its configuration does not know.
+    """
+    trained = read_checkpoint(config["ckpt"])[CONFIG_KEY]
+    dataset = {**config["dataset"]}
+    if config["inference"]:
+        dataset["inference"] = config["inference"]
+    known = OmegaConf.structured(DatasetConfig)
+    try:
+        merged = OmegaConf.merge(known, trained["dataset"], dataset)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"evaluate.py: {str(error).splitlines()[0]} Known keys: {', '.join(known)}.") from error
+    strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"]}
+    return {**trained, "dataset": OmegaConf.to_container(merged, resolve=True), "strategy": strategy}
+
+
+def build_model(experiment: str | None = None, *overrides: str) -> KMaXDeepLab:
+    """The model of an experiment, randomly initialised, without any download.
+
+    Args:
+        experiment: the name of a file in conf/experiment; None for the defaults of `train.py`.
+        overrides: as on the command line, e.g. `"model.num_queries=64"`.
+    """
+    config = compose_config(experiment, *overrides)
+    sections = {"backbone": dict(config.backbone), "model": OmegaConf.to_container(config.model, resolve=True)}
+    return model_from_config(sections, load_categories(config.dataset.categories).num_classes, pretrained=False)

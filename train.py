@@ -1,0 +1,41 @@
+"""Train a k-means mask transformer: `python train.py experiment=coco_resnet50 strategy=ddp_multinode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from lightning.pytorch import seed_everything
+
+from kmax.build import categories_from_config, load_weights, module_from_config, read_checkpoint
+from kmax.config import build_datamodule, build_trainer, register, resolve, run_or_explain
+
+register()
+
+
+def train(config: Any) -> float:
+    """Fit, validate the best checkpoint, and return the metric that a sweep optimises (`config.metric`)."""
+    resolved = resolve(config)
+    seed_everything(resolved["seed"], workers=True, verbose=False)
+    datamodule = build_datamodule(resolved)
+    module = module_from_config(resolved, categories_from_config(resolved), pretrained=resolved["init_from"] is None)
+    if resolved["init_from"]:
+        load_weights(module, read_checkpoint(resolved["init_from"])["state_dict"], resolved["init_from"])
+    trainer = build_trainer(resolved)
+    trainer.fit(module, datamodule, ckpt_path=resolved["resume"], weights_only=True)
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    metrics = trainer.validate(module, datamodule, ckpt_path=best or None, verbose=False, weights_only=True)[0]
+    if trainer.is_global_zero:
+        print(f"{config.metric} {metrics[config.metric]:.2f} · checkpoint {Path(best) if best else 'none'}")
+    return float(metrics[config.metric])
+
+
+@hydra.main(config_path="conf", config_name="train", version_base="1.3")
+def main(config: Any) -> float:
+    """The command line: one configuration in, one number out."""
+    return run_or_explain(train, config)
+
+
+if __name__ == "__main__":
+    main()
