@@ -1,0 +1,8 @@
+"""Matching and losses on index maps."""
+
+from __future__ import annotations
+
+from kmax.losses.criterion import Criterion
+from kmax.losses.matching import Match, match
+
+__all__ = ["Criterion", "Match", "match"]

@@ -1,0 +1,46 @@
+"""What several losses share: precision, averaging, and the softmax over queries strip by strip.
+
+Letters: B batch, N queries, P = h·w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_STRIP_ELEMENTS = {"cpu": 2**19}  # two megabytes of float32: what a core's second-level cache holds
+_LARGE_STRIP_ELEMENTS = 2**26  # elsewhere few large kernels are faster than many small ones
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it is of half precision, otherwise as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def mean_over_images(values: Tensor) -> Tensor:
+    """`values` (B, n) averaged per image over the non-zero entries (at least 1), then over the batch."""
+    return (values.sum(1) / (values != 0).sum(1).clamp(min=1)).mean()
+
+
+def strips(logits: Tensor) -> Iterator[slice]:
+    """Slices of the pixels of `logits` (B, N, P), each small enough for the cache."""
+    batch, queries, pixels = logits.shape
+    elements = _STRIP_ELEMENTS.get(logits.device.type, _LARGE_STRIP_ELEMENTS)
+    size = max(elements // (batch * queries), 256)
+    for start in range(0, pixels, size):
+        yield slice(start, min(start + size, pixels))
+
+
+def exponentials(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """The softmax over queries of `logits` (B, N, P), unnormalised, one strip of s pixels after the other.
+
+    Yields the strip's slice, `exp(logits − top)` (B, N, s), the largest logit `top` (B, 1, s), and the sum of the
+    exponentials over the queries (B, 1, s): their quotient is the softmax.
+    """
+    for pixels in strips(logits):
+        strip = at_least_float32(logits[:, :, pixels])
+        top = strip.amax(1, keepdim=True)
+        exp = (strip - top).exp_()
+        yield pixels, exp, top, exp.sum(1, keepdim=True)

@@ -1,0 +1,105 @@
+"""All losses of a training step (kMaX-DeepLab, arXiv 2207.04044; MaX-DeepLab, arXiv 2012.00759, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kmax.losses.classification import classification_loss
+from kmax.losses.instance_discrimination import instance_discrimination_loss
+from kmax.losses.mask import mask_losses
+from kmax.losses.matching import Match, match
+from kmax.losses.sampling import draw_pixels, log_rarity
+from kmax.losses.semantic import semantic_loss
+from kmax.structures import Output, Prediction, Target
+
+
+class Criterion(nn.Module):
+    """The weighted losses of all predictions, under the one matching of the final prediction. No parameters.
+
+    Args:
+        num_classes: K, without void.
+        class_weight, mask_weight, dice_weight, instance_weight, semantic_weight: factors of the losses.
+        samples: pixels drawn per image for instance discrimination and for the semantic loss (fewer in small images).
+        instance_temperature: the larger, the more often pixels of small segments are drawn; 0 is uniform.
+        semantic_temperature: likewise for the semantic loss; None takes all pixels.
+        similarity_temperature: divides the dot products of pixel features.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        class_weight: float = 3.0,
+        mask_weight: float = 0.3,
+        dice_weight: float = 3.0,
+        instance_weight: float = 1.0,
+        semantic_weight: float = 1.0,
+        samples: int = 4096,
+        instance_temperature: float = 1.5,
+        semantic_temperature: float | None = 2.0,
+        similarity_temperature: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"samples={samples}: the losses need at least one pixel.")
+        self.num_classes = num_classes
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.instance_weight = instance_weight
+        self.semantic_weight = semantic_weight
+        self.samples = samples
+        self.instance_temperature = instance_temperature
+        self.semantic_temperature = semantic_temperature
+        self.similarity_temperature = similarity_temperature
+
+    def forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Weighted losses by name, each a scalar; their sum is what is minimised.
+
+        `class`, `mask`, `dice` and `instance_discrimination` are those of the final prediction, with `_0`, `_1`, …
+        those of the coarser ones; `semantic` is there if the output has semantic logits.
+
+        Raises:
+            ValueError: predictions and targets do not fit each other.
+        """
+        *coarse, final = output.predictions
+        self._check(final)
+        with torch.autocast(final.mask_logits.device.type, enabled=False):
+            matched = match(final.class_logits, final.mask_logits, targets)
+            rarity = log_rarity(matched.owner, matched.segment.shape[1])
+            losses = self._prediction_losses(final, matched, rarity, "")
+            if output.semantic_logits is not None:
+                losses["semantic"] = self.semantic_weight * semantic_loss(
+                    output.semantic_logits,
+                    targets,
+                    (final.mask_logits.shape[2], final.mask_logits.shape[3]),
+                    self.semantic_temperature,
+                    self.samples,
+                )
+            for i, prediction in enumerate(coarse):
+                losses |= self._prediction_losses(prediction, matched, rarity, f"_{i}")
+        return losses
+
+    def _check(self, final: Prediction) -> None:
+        classes = final.class_logits.shape[2] - 1
+        if classes != self.num_classes:
+            raise ValueError(
+                f"The criterion is for {self.num_classes} classes, the model predicts {classes}: build both from the "
+                "same categories."
+            )
+
+    def _prediction_losses(
+        self, prediction: Prediction, matched: Match, rarity: Tensor, suffix: str
+    ) -> dict[str, Tensor]:
+        mask, dice = mask_losses(prediction.mask_logits, matched)
+        drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
+        instance = instance_discrimination_loss(prediction.pixel_feature, matched, drawn, self.similarity_temperature)
+        return {
+            f"class{suffix}": self.class_weight * classification_loss(prediction.class_logits, matched),
+            f"mask{suffix}": self.mask_weight * mask,
+            f"dice{suffix}": self.dice_weight * dice,
+            f"instance_discrimination{suffix}": self.instance_weight * instance,
+        }

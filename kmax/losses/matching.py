@@ -1,0 +1,117 @@
+"""One-to-one matching of queries and segments (MaX-DeepLab, arXiv 2012.00759, section 3.2).
+
+Letters: B batch, N queries, K classes without void, M segments of an image, P = h·w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from kmax.losses.common import at_least_float32, exponentials
+from kmax.structures import VOID, Target
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which query answers for which segment; carries no gradient.
+
+    `segment` (B, N) int64: the query's segment, −1 if it has none; `label` (B, N) int64: that segment's label, K
+    (void) if there is none; `owner` (B, P) int64: the query that each pixel belongs to, −1 on void and on segments
+    left without a query. `mask_similarity` (B, N): dice of the query's mask with its segment, for a query without one
+    the share of its mask that lies on void; `class_similarity` (B, N): probability of the label, 0 without a segment.
+    """
+
+    segment: Tensor
+    label: Tensor
+    owner: Tensor
+    mask_similarity: Tensor
+    class_similarity: Tensor
+
+
+@torch.no_grad()
+def match(class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target]) -> Match:
+    """Match queries and segments of every image, maximising the sum of dice · probability of the label.
+
+    Args:
+        class_logits: (B, N, K+1), void last.
+        mask_logits: (B, N, h, w).
+        targets: B targets with segment maps (h, w); an image may have no segment, or more than N.
+
+    A similarity that is not finite counts as 0, so that one overflow in half precision does not end the training: the
+    losses then are not finite either, and the gradient scaler skips the step.
+
+    Raises:
+        ValueError: another number or size of targets than of predictions.
+    """
+    segment_map, labels = stack_targets(targets, mask_logits.shape[0], mask_logits.shape[2:])
+    void_label, segments = class_logits.shape[2] - 1, labels.shape[1]
+    segment_map = segment_map.masked_fill(segment_map == VOID, segments)
+    mass = _mass_per_segment(mask_logits.flatten(2), segment_map, segments)
+    area = torch.zeros_like(mass[:, 0]).scatter_add_(1, segment_map, torch.ones_like(segment_map, dtype=mass.dtype))
+    on_segments, on_void = mass[..., :-1], mass[..., -1]
+    dice = on_segments / ((on_segments.sum(2, keepdim=True) + area[:, None, :-1]) / 2 + 1e-5)
+    void_share = on_void / (mass.sum(2) + 1e-5)
+    probability = at_least_float32(class_logits).softmax(2).gather(2, labels[:, None].expand_as(dice))
+
+    query, segment = _assign(dice * probability, [len(target.labels) for target in targets])
+    matched = segment >= 0
+    index = segment.clamp(min=0)
+    label = labels.gather(1, index).masked_fill(~matched, void_label)
+    mask_similarity = torch.where(matched, dice.gather(2, index[..., None])[..., 0], void_share)
+    class_similarity = probability.gather(2, index[..., None])[..., 0] * matched
+    return Match(segment, label, query.gather(1, segment_map), mask_similarity, class_similarity)
+
+
+def stack_targets(targets: Sequence[Target], batch: int, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Segment maps (B, P) with −1 = void, and labels (B, M), padded with 0 to the largest M, which is at least 1.
+
+    Raises:
+        ValueError: not `batch` targets, or one of another `size` (h, w).
+    """
+    if len(targets) != batch:
+        raise ValueError(f"{len(targets)} targets for a batch of {batch} predictions: give one target per image.")
+    for target in targets:
+        if tuple(target.segment_map.shape) != tuple(size):
+            raise ValueError(
+                f"A target of {tuple(target.segment_map.shape)} pixels for mask logits of {tuple(size)}: make targets "
+                "at the mask logits' stride (4), from images as large as the model's input."
+            )
+    segment_map = torch.stack([target.segment_map.flatten() for target in targets]).long()
+    longest = max(len(target.labels) for target in targets)
+    labels = segment_map.new_zeros(batch, max(longest, 1))
+    for row, target in zip(labels, targets, strict=True):
+        row[: len(target.labels)] = target.labels
+    return segment_map, labels
+
+
+def _mass_per_segment(mask_logits: Tensor, segment_map: Tensor, segments: int) -> Tensor:
+    """The softmax over queries of `mask_logits` (B, N, P), summed over the pixels of each segment: (B, N, M+1)."""
+    mass: Tensor | int = 0
+    ids = torch.arange(segments + 1, device=segment_map.device)
+    for pixels, exp, _, total in exponentials(mask_logits):
+        inside = (segment_map[:, pixels, None] == ids) / total.transpose(1, 2)
+        mass = mass + exp @ inside
+    assert isinstance(mass, Tensor)
+    return mass
+
+
+def _assign(similarity: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The best assignment: query of each segment (B, M+1), the last void, and segment of each query (B, N); −1 = none.
+
+    Here is the one place in a training step where the host waits for the device.
+    """
+    batch, queries, segments = similarity.shape
+    scores = similarity.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+    query = np.full((batch, segments + 1), -1)
+    segment = np.full((batch, queries), -1)
+    for image, count in enumerate(counts):
+        rows, columns = linear_sum_assignment(scores[image, :, :count], maximize=True)
+        query[image, columns], segment[image, rows] = rows, columns
+    device = similarity.device
+    return torch.from_numpy(query).to(device), torch.from_numpy(segment).to(device)

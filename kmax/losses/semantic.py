@@ -1,0 +1,61 @@
+"""Cross-entropy of the auxiliary semantic head, on drawn pixels or on all of them.
+
+Letters: B batch, K classes without void, h×w target size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kmax.losses.common import at_least_float32, mean_over_images
+from kmax.losses.matching import stack_targets
+from kmax.losses.sampling import draw_pixels, gather_pixels, log_rarity
+from kmax.structures import VOID, Target
+
+_STRIDES = tuple(2**i for i in range(12))
+
+
+def target_stride(target_size: tuple[int, int], size: tuple[int, int]) -> int:
+    """The power of two s for which `target[::s, ::s]` is of `size`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for stride in _STRIDES:
+        if tuple(-(-length // stride) for length in target_size) == size:
+            return stride
+    raise ValueError(
+        f"Semantic logits of {size} do not lie on a stride of the {target_size} target: take them from a stride that "
+        "is a power of two times that of the target."
+    )
+
+
+def semantic_loss(
+    logits: Tensor, targets: Sequence[Target], size: tuple[int, int], temperature: float | None, samples: int
+) -> Tensor:
+    """Loss `semantic`, unweighted. Void pixels are left out; segments left without a query are not.
+
+    Args:
+        logits: (B, K+1 or K, h', w') with h' and w' those of the target or smaller by a power of two.
+        targets: B targets of `size` (h, w).
+        temperature: of the draw; None takes all pixels.
+        samples: number of pixels to draw.
+
+    Raises:
+        ValueError: the logits fit no stride of the targets.
+    """
+    segment_map, labels = stack_targets(targets, logits.shape[0], size)
+    stride = target_stride(size, (logits.shape[2], logits.shape[3]))
+    strided = segment_map.unflatten(1, size)[:, ::stride, ::stride].flatten(1)
+    label = torch.where(strided == VOID, VOID, labels.gather(1, strided.clamp(min=0)))
+    logits = logits.flatten(2)
+    if temperature is not None:
+        rarity = log_rarity(segment_map, labels.shape[1]).unflatten(1, size)[:, ::stride, ::stride].flatten(1)
+        index = draw_pixels(rarity, temperature, samples)
+        label, logits = label.gather(1, index), gather_pixels(logits, index)
+    entropy = functional.cross_entropy(at_least_float32(logits), label, ignore_index=VOID, reduction="none")
+    return mean_over_images(entropy)
