@@ -1,0 +1,135 @@
+"""Time and memory of the costly parts, relative to a matrix product timed in the same run.
+
+    python scripts/benchmark.py                 all benchmarks
+    python scripts/benchmark.py criterion       one of them
+
+Every figure is the best of a few repetitions; the unit is one float32 product of two 2048 × 2048 matrices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kmax.losses import Criterion
+from kmax.structures import Output, Prediction, Target
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`step` is what is timed; of `allowance` bytes (gradients, results) its memory is not counted."""
+
+    title: str
+    step: Callable[[], object]
+    allowance: int = 0
+
+
+def blobs(batch: int, size: int, segments: int, num_classes: int) -> list[Target]:
+    """Targets of `segments` discs of falling size, about a tenth of the pixels void."""
+    rows = torch.arange(size)
+    targets = []
+    for _ in range(batch):
+        segment_map = torch.zeros(size, size, dtype=torch.int64)
+        for segment in range(1, segments):
+            centre, radius = torch.randint(size, (2,)), size / (2 + segment)
+            distance = (rows[:, None] - centre[0]) ** 2 + (rows[None] - centre[1]) ** 2
+            segment_map[distance < radius**2] = segment
+        segment_map[: size // 10] = -1
+        ids, compact = segment_map.unique(return_inverse=True)  # −1 comes first
+        targets.append(Target(compact - 1, torch.randint(num_classes, (len(ids) - 1,))))
+    return targets
+
+
+def criterion(size: int = 321, batch: int = 2, queries: int = 128, num_classes: int = 133) -> Benchmark:
+    """Forward and backward pass of all losses: seven predictions, 4096 drawn pixels, as in training on COCO."""
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(shape).requires_grad_()
+
+    def prediction() -> Prediction:
+        feature = torch.nn.functional.normalize(torch.randn(batch, 128, size, size), dim=1).requires_grad_()
+        return Prediction(leaf(batch, queries, num_classes + 1), leaf(batch, queries, size, size), feature)
+
+    output = Output(tuple(prediction() for _ in range(7)), leaf(batch, num_classes + 1, size, size))
+    leaves = [tensor for prediction in output.predictions for tensor in prediction]
+    if output.semantic_logits is not None:
+        leaves.append(output.semantic_logits)
+    targets = blobs(batch, size, 20, num_classes)
+    losses = Criterion(num_classes)
+
+    def step() -> None:
+        for tensor in leaves:
+            tensor.grad = None
+        torch.stack(list(losses(output, targets).values())).sum().backward()
+
+    gradients = sum(tensor.numel() * tensor.element_size() for tensor in leaves)
+    return Benchmark(f"criterion, 7 predictions of {batch} × {queries} × {size} × {size}", step, gradients)
+
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"criterion": criterion}
+
+
+def best_time(step: Callable[[], object], repetitions: int) -> float:
+    """Seconds of the fastest of some calls."""
+    best = math.inf
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        step()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def memory(field: str) -> int:
+    """Bytes of resident memory: `VmRSS` now, `VmHWM` at most; 0 where the system does not say (not Linux)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines[field].split()[0]) * 1024
+
+
+def peak_memory(step: Callable[[], object]) -> int:
+    """Bytes that resident memory rises by during `step`."""
+    gc.collect()
+    before = memory("VmRSS")
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")  # start the high-water mark anew
+    step()
+    return memory("VmHWM") - before
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}.")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    factors = torch.randn(2, 2048, 2048)
+    for name in options.names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]()
+        memory_used = peak_memory(benchmark.step) - benchmark.allowance  # in the first call, which also warms up
+        product = best_time(lambda: factors[0] @ factors[1], 10)
+        seconds = best_time(benchmark.step, options.repetitions)
+        product = min(product, best_time(lambda: factors[0] @ factors[1], 10))
+        print(
+            f"{benchmark.title}: {seconds:.2f} s = {seconds / product:.1f} products of {1000 * product:.0f} ms, "
+            f"{memory_used / 1e9:.2f} GB above inputs and gradients"
+        )
+
+
+if __name__ == "__main__":
+    main()
