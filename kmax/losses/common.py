@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_STRIP_ELEMENTS = {"cpu": 2**19}  # two megabytes of float32: what a core's second-level cache holds
+_STRIP_ELEMENTS = {"cpu": 2**18}  # one megabyte of float32, about a core's second-level cache
 _LARGE_STRIP_ELEMENTS = 2**26  # elsewhere few large kernels are faster than many small ones
 
 

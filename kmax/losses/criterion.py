@@ -60,13 +60,14 @@ class Criterion(nn.Module):
         """Weighted losses by name, each a scalar; their sum is what is minimised.
 
         `class`, `mask`, `dice` and `instance_discrimination` are those of the final prediction, with `_0`, `_1`, …
-        those of the coarser ones; `semantic` is there if the output has semantic logits.
+        those of the coarser ones, whose pixel features may be left at their own stride. `semantic` is there if the
+        output has semantic logits.
 
         Raises:
             ValueError: predictions and targets do not fit each other.
         """
         *coarse, final = output.predictions
-        self._check(final)
+        self._check(output.predictions)
         with torch.autocast(final.mask_logits.device.type, enabled=False):
             matched = match(final.class_logits, final.mask_logits, targets)
             rarity = log_rarity(matched.owner, matched.segment.shape[1])
@@ -83,20 +84,26 @@ class Criterion(nn.Module):
                 losses |= self._prediction_losses(prediction, matched, rarity, f"_{i}")
         return losses
 
-    def _check(self, final: Prediction) -> None:
-        classes = final.class_logits.shape[2] - 1
+    def _check(self, predictions: Sequence[Prediction]) -> None:
+        classes = predictions[-1].class_logits.shape[2] - 1
         if classes != self.num_classes:
             raise ValueError(
                 f"The criterion is for {self.num_classes} classes, the model predicts {classes}: build both from the "
                 "same categories."
             )
+        shapes = {tuple(prediction.mask_logits.shape) for prediction in predictions}
+        if len(shapes) > 1:
+            raise ValueError(f"Mask logits of shapes {sorted(shapes)}: resize those of all predictions to one size.")
 
     def _prediction_losses(
         self, prediction: Prediction, matched: Match, rarity: Tensor, suffix: str
     ) -> dict[str, Tensor]:
+        size = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
         mask, dice = mask_losses(prediction.mask_logits, matched)
         drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
-        instance = instance_discrimination_loss(prediction.pixel_feature, matched, drawn, self.similarity_temperature)
+        instance = instance_discrimination_loss(
+            prediction.pixel_feature, matched, drawn, size, self.similarity_temperature
+        )
         return {
             f"class{suffix}": self.class_weight * classification_loss(prediction.class_logits, matched),
             f"mask{suffix}": self.mask_weight * mask,

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from kmax.losses.common import at_least_float32, mean_over_images
 from kmax.losses.matching import Match
-from kmax.losses.sampling import gather_pixels
+from kmax.losses.sampling import sample_feature
 
 _ROWS = 256  # rows of the similarity matrix that exist at a time
 
@@ -65,17 +65,18 @@ class SelfSimilarity(torch.autograd.Function):
 
 
 def instance_discrimination_loss(
-    pixel_feature: Tensor, match: Match, index: Tensor, temperature: float = 0.3
+    pixel_feature: Tensor, match: Match, index: Tensor, size: tuple[int, int], temperature: float = 0.3
 ) -> Tensor:
     """Loss `instance_discrimination` of one prediction, unweighted.
 
     Args:
-        pixel_feature: (B, C, h, w), of length 1 over channels, or shorter.
+        pixel_feature: (B, C, h, w), of length 1 over channels or shorter, or a coarser map, which is interpolated.
         match: of the final prediction; its owners are the segments.
         index: (B, S) the drawn pixels; those on void only repel.
+        size: (h, w).
         temperature: T, which divides the dot products.
     """
-    features = at_least_float32(gather_pixels(pixel_feature.flatten(2), index)).transpose(1, 2).contiguous()
+    features = at_least_float32(sample_feature(pixel_feature, index, size)).transpose(1, 2).contiguous()
     owner = match.owner.gather(1, index)
     mean = _mean_per_group(features, owner + 1, match.segment.shape[1] + 1)
     attraction = (features * mean).sum(2) / temperature

@@ -1,12 +1,15 @@
 """Pixels drawn without replacement, those of small segments more often.
 
-Letters: B batch, P = h·w pixels, S drawn pixels.
+Letters: B batch, C channels, P = h·w pixels, S drawn pixels.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from kmax.losses.common import at_least_float32
 
 _VOID_RARITY = -1e4  # below every pixel of a segment, yet within half precision
 
@@ -35,3 +38,22 @@ def draw_pixels(rarity: Tensor, temperature: float, samples: int) -> Tensor:
 def gather_pixels(values: Tensor, index: Tensor) -> Tensor:
     """`values` (B, C, P) at the pixels `index` (B, S): (B, C, S)."""
     return values.gather(2, index[:, None].expand(-1, values.shape[1], -1))
+
+
+def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Tensor:
+    """A `feature` map (B, C, h', w') at the pixels `index` (B, S) of a map of `size` (h, w): (B, C, S).
+
+    A coarser feature is interpolated bilinearly, at these pixels only; the result is that of resizing all of it first.
+    Corners are aligned if w is odd, as everywhere in the model.
+    """
+    height, width = size
+    if feature.shape[2:] == size:
+        return gather_pixels(feature.flatten(2), index)
+    feature, aligned = at_least_float32(feature), width % 2 == 1
+    x, y = (index % width).to(feature.dtype), (index // width).to(feature.dtype)
+    if aligned:  # grid_sample counts from −1 to 1
+        grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), 2)
+    else:
+        grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 2)
+    sampled = functional.grid_sample(feature, grid[:, None], padding_mode="border", align_corners=aligned)
+    return sampled[:, :, 0]
