@@ -1,0 +1,249 @@
+"""Backbones through timm: ResNet and ConvNeXt exactly as published, any other timm model by name.
+
+Letters: B batch, C channels, H×W input size.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlparse
+
+import timm
+import torch
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
+
+STRIDES = (4, 8, 16, 32)
+FAMILIES = ("detectron2", "deeplab2")
+ALIASES = {"swin_tiny": "swin_tiny_patch4_window7_224", "swin_small": "swin_small_patch4_window7_224"}
+
+
+class Backbone(nn.Module):
+    """Features by stride: forward maps images (B, 3, H, W) to {4, 8, 16, 32 and, where there is one, 0: stem}.
+
+    `channels` has the same keys. The feature at stride s has ⌈H/s⌉ × ⌈W/s⌉ cells, on pixels 0, s, 2s, …
+    `act` is the activation that a feature still lacks (deeplab2 family), else the identity.
+    """
+
+    channels: dict[int, int]
+    checkpointing: bool = False
+    act: nn.Module
+
+    def run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """A stage; its activations are computed again in the backward pass if `checkpointing`."""
+        if self.checkpointing and self.training:
+            return checkpoint(stage, x, use_reentrant=False)
+        return stage(x)
+
+
+STEM = 0
+"""Key of the stem's feature."""
+
+
+class ResNetBackbone(Backbone):
+    """A timm ResNet. Family deeplab2: no pool, stage 2 strides instead, features from before the last activation."""
+
+    def __init__(self, body: ResNet, family: str) -> None:
+        super().__init__()
+        self.deeplab2 = family == "deeplab2"
+        self.body = body
+        body.fc = nn.Identity()
+        if self.deeplab2:
+            _stride_in_first_stage(body)
+            for stage in (body.layer1, body.layer2, body.layer3, body.layer4):
+                _last_activation(stage[-1])
+        self.act = nn.ReLU() if self.deeplab2 else nn.Identity()
+        widths = [info["num_chs"] for info in body.feature_info]
+        self.channels = {STEM: widths[0], **dict(zip(STRIDES, widths[1:], strict=True))}
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        body = self.body
+        x = body.bn1(body.conv1(images))
+        stem = x if self.deeplab2 else body.maxpool(body.act1(x))
+        features, x = {STEM: stem}, body.act1(x.clone()) if self.deeplab2 else stem
+        for stride, stage in zip(STRIDES, (body.layer1, body.layer2, body.layer3, body.layer4), strict=True):
+            features[stride] = self.run(stage, x)
+            x = self.act(features[stride])
+        return features
+
+
+def _stride_in_first_stage(body: ResNet) -> None:
+    block = body.layer1[0]
+    conv = block.conv2 if hasattr(block, "conv3") else block.conv1
+    conv.stride = (2, 2)
+    if block.downsample is None:
+        raise ValueError("Family deeplab2 needs a ResNet whose first block has a projection shortcut, e.g. resnet50.")
+    next(m for m in block.downsample if isinstance(m, nn.Conv2d)).stride = (2, 2)
+
+
+def _last_activation(block: nn.Module) -> None:
+    """Take the activation after the sum out of a residual block."""
+    name = "act3" if hasattr(block, "act3") else "act2"
+    setattr(block, name, nn.Identity())
+
+
+class ConvNeXtBackbone(Backbone):
+    """A timm ConvNeXt, padded so that sizes 32k+1 fit."""
+
+    def __init__(self, body: ConvNeXt, family: str) -> None:
+        super().__init__()
+        self.body = body
+        body.norm_pre, body.head = nn.Identity(), nn.Identity()
+        if not isinstance(body.stem[0], nn.Conv2d) or body.stem[0].stride != (4, 4):
+            raise ValueError("Of the ConvNeXt models only those with a 4×4 patch stem can be used.")
+        self.act = nn.GELU() if family == "deeplab2" else nn.Identity()
+        widths = [info["num_chs"] for info in body.feature_info]
+        self.channels = {STEM: widths[0], **dict(zip(STRIDES, widths, strict=True))}
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        x = self.body.stem(F.pad(images, (1, 2, 1, 2)))
+        features = {STEM: x}
+        for stride, stage in zip(STRIDES, self.body.stages, strict=True):
+            x = features[stride] = self.run(stage, x if stride == STRIDES[0] else F.pad(x, (0, 1, 0, 1)))
+        return features
+
+
+class TimmBackbone(Backbone):
+    """Any other timm model with features at strides 4, 8, 16 and 32; has no `stem` feature.
+
+    Models that cut an image into patches get it padded to a multiple of 32, and their features cropped.
+    """
+
+    def __init__(self, body: nn.Module, name: str) -> None:
+        super().__init__()
+        self.body = body
+        self.act = nn.Identity()
+        info = body.feature_info
+        self.channels = dict(zip(STRIDES, info.channels(), strict=True))
+        self.pad = False
+        if not self._fits():
+            self.pad = True
+            if not self._fits():
+                raise ValueError(f"The timm model {name} does not yield features of sizes H/4 … H/32 at any input size.")
+
+    def _fits(self) -> bool:
+        """Whether features of a 65×97 image have the sizes that they should."""
+        parameter = next(self.body.parameters())
+        training = self.body.training
+        self.body.eval()
+        try:
+            with torch.no_grad():
+                features = self(parameter.new_zeros(1, 3, 65, 97))
+        except (RuntimeError, AssertionError, ValueError):
+            return False
+        finally:
+            self.body.train(training)
+        expected = {s: (self.channels[s], -(-65 // s), -(-97 // s)) for s in STRIDES}
+        return {s: tuple(f.shape[1:]) for s, f in features.items()} == expected
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        height, width = images.shape[-2:]
+        if self.pad:
+            images = F.pad(images, (0, -width % 32, 0, -height % 32))
+        features = dict(zip(STRIDES, self.run(self.body, images), strict=True))
+        for stride, x in features.items():
+            if x.shape[1] != self.channels[stride] and x.shape[-1] == self.channels[stride]:
+                x = x.permute(0, 3, 1, 2).contiguous()
+            if self.pad:
+                x = x[..., : -(-height // stride), : -(-width // stride)]
+            features[stride] = x
+        return features
+
+
+def build_backbone(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    family: str = "detectron2",
+    drop_path: float = 0.0,
+    checkpointing: bool = False,
+) -> Backbone:
+    """A backbone by its timm name.
+
+    Args:
+        name: e.g. `resnet50`, `convnext_tiny`, `swin_tiny`; with a tag if weights matter (`convnext_large.fb_in22k`).
+        pretrained: False; True for timm's weights of that name; or the path of a file with such weights.
+        family: of the published implementations, `detectron2` or `deeplab2`.
+        drop_path: rate of the last block, growing linearly from 0.
+        checkpointing: compute the activations of each stage again in the backward pass.
+
+    Raises:
+        ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
+        FileNotFoundError: no such file of weights.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"model.family={family} is unknown: choose one of {', '.join(FAMILIES)}.")
+    name = ALIASES.get(name, name)
+    arch = name.split(".")[0]
+    if not timm.is_model(arch):
+        raise ValueError(f"timm knows no model {arch}: see timm.list_models() for the names that backbone.name takes.")
+    weights = _weight_options(name, pretrained)
+    module = timm.models.model_entrypoint(arch).__module__
+    backbone: Backbone
+    if module == "timm.models.resnet" and arch.startswith(("resnet", "wide_resnet", "resnext")):
+        norm = partial(nn.BatchNorm2d, eps=NORM_EPS, momentum=NORM_MOMENTUM)
+        body = timm.create_model(name, drop_path_rate=drop_path, norm_layer=norm, **weights)
+        backbone = ResNetBackbone(body, family)
+    elif module == "timm.models.convnext":
+        backbone = ConvNeXtBackbone(timm.create_model(name, drop_path_rate=drop_path, **weights), family)
+    else:
+        backbone = TimmBackbone(_feature_model(name, drop_path, weights), name)
+    backbone.checkpointing = checkpointing
+    return backbone
+
+
+def _feature_model(name: str, drop_path: float, weights: dict) -> nn.Module:
+    options = {"drop_path_rate": drop_path} if drop_path else {}
+    if name.startswith(("swin", "maxvit", "maxxvit", "coatnet")):
+        options |= {"strict_img_size": False} if name.startswith("swin") else {}
+    try:
+        body = timm.create_model(name, features_only=True, **options, **weights)
+        wanted = [body.feature_info.reduction().index(stride) for stride in STRIDES]
+        return timm.create_model(name, features_only=True, out_indices=wanted, **options, **weights)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(
+            f"The timm model {name} offers no features at strides 4, 8, 16 and 32 ({str(error).splitlines()[0]}): "
+            "choose a hierarchical model, e.g. resnet50, convnext_tiny or swin_tiny."
+        ) from error
+
+
+def _weight_options(name: str, pretrained: bool | str) -> dict:
+    """timm's arguments for `pretrained`; fails within a second where a download is impossible."""
+    if pretrained is False or pretrained is None:
+        return {"pretrained": False}
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f"There is no file {pretrained} (backbone.pretrained): give the path of timm weights.")
+        return {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
+    _require_download(name)
+    return {"pretrained": True}
+
+
+def _require_download(name: str) -> None:
+    """Raise ValueError unless timm's weights of `name` are cached or the hub can be reached."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url or config.file):
+        raise ValueError(f"timm has no weights for {name}: set backbone.pretrained=false or to the path of a file.")
+    repository = config.hf_hub_id or ""
+    files = ("model.safetensors", "pytorch_model.bin")
+    if repository and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        return
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    address = urlparse(proxy or os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=1).close()
+    except OSError as error:
+        raise ValueError(
+            f"The weights of {name} cannot be downloaded ({error}): get {files[0]} of {repository or name} elsewhere and set "
+            "backbone.pretrained=PATH, or backbone.pretrained=false to train from scratch."
+        ) from error

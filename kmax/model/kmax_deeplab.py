@@ -1,0 +1,143 @@
+"""kMaX-DeepLab: backbone, pixel decoder, k-means transformer decoder (arXiv 2207.04044).
+
+Letters: B batch, H×W input size, N queries, K classes without void, h×w size of the finest feature.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kmax.model.backbone import STEM, Backbone
+from kmax.model.layers import resize
+from kmax.model.pixel_decoder import EXPANSION, PixelDecoder
+from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
+from kmax.model.transformer_decoder import TransformerDecoder
+from kmax.structures import Output, Prediction
+
+COARSE_STRIDES = (32, 16, 8)
+
+
+class KMaXDeepLab(nn.Module):
+    """A k-means mask transformer.
+
+    Args:
+        backbone: features by stride.
+        num_classes: K, things and stuff, without void.
+        family: which published implementation to equal, `detectron2` or `deeplab2`.
+        num_queries: N, the number of clusters.
+        widths, blocks: of the pixel decoder's stages at strides 32, 16, 8, 4 and, with `stem_stage`, the stem's.
+        axial_stages: how many stages, from the coarsest, use axial attention.
+        decoder_heads, decoder_drop_path: of the pixel decoder.
+        stem_stage: a further stage on the stem's feature (Cityscapes).
+        layers: transformer layers on strides 32, 16 and 8.
+        dim, feature_dim, ffn_dim, heads, drop_path: of the transformer decoder; `feature_dim` is the pixel feature's.
+        attention: `kmeans`, or `softmax` for ordinary cross-attention.
+        semantic_head: `aspp`, `plain` (K outputs, on stride 32) or `none`.
+
+    Raises:
+        ValueError: options that do not fit each other or the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        family: str = "detectron2",
+        num_queries: int = 128,
+        widths: tuple[int, ...] = (512, 256, 128, 64, 32),
+        blocks: tuple[int, ...] = (1, 5, 1, 1, 1),
+        axial_stages: int = 2,
+        decoder_heads: int = 8,
+        decoder_drop_path: float = 0.0,
+        stem_stage: bool = False,
+        layers: tuple[int, ...] = (2, 2, 2),
+        dim: int = 256,
+        feature_dim: int = 128,
+        ffn_dim: int = 2048,
+        heads: int = 8,
+        drop_path: float = 0.2,
+        attention: str = "kmeans",
+        semantic_head: str = "aspp",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.order = _stage_order(backbone, family, stem_stage)
+        stages = len(self.order)
+        if len(widths) < stages or len(blocks) < stages or len(layers) != len(COARSE_STRIDES):
+            raise ValueError(f"model.widths and model.blocks need {stages} entries, model.layers {len(COARSE_STRIDES)}.")
+        self.pixel_decoder = PixelDecoder(
+            [backbone.channels[key] for key in self.order],
+            widths[:stages],
+            blocks[:stages],
+            [stage < axial_stages for stage in range(stages)],
+            decoder_heads,
+            2 if family == "deeplab2" else 1,
+            decoder_drop_path,
+        )
+        channels = [EXPANSION * width for width in widths[:stages]]
+        self.transformer_decoder = TransformerDecoder(
+            channels[: len(COARSE_STRIDES)],
+            channels[-1],
+            num_classes,
+            num_queries,
+            layers,
+            dim,
+            feature_dim,
+            ffn_dim,
+            heads,
+            drop_path,
+            attention,
+        )
+        self.semantic_head = _semantic_head(semantic_head, backbone, num_classes)
+
+    def forward(self, images: Tensor, coarse: bool = True) -> Output:
+        """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
+        logits (B, N, h, w) and pixel feature (B, `feature_dim`, h, w); in training also semantic logits.
+
+        `coarse=False` leaves out all predictions but the final one.
+        """
+        align_corners = images.shape[-1] % 2 == 1  # 32k+1: features sit on pixels 0, s, 2s, …
+        features = self.backbone(images)
+        pixels = self.pixel_decoder([features[key] for key in self.order], align_corners)
+        *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
+        resized = tuple(_resized(p, final, align_corners) for p in first) if coarse else ()
+        return Output((*resized, final), self._semantic(features, align_corners))
+
+    def _semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
+        if self.semantic_head is None or not self.training:
+            return None
+        handed = {stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)}
+        return self.semantic_head(handed, align_corners)
+
+
+def _resized(prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
+    """A coarse prediction at the size of the final one."""
+    size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
+    return prediction._replace(
+        mask_logits=resize(prediction.mask_logits, size, align_corners),
+        pixel_feature=resize(prediction.pixel_feature, size, align_corners),
+    )
+
+
+def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]:
+    """Keys of the backbone's features in the order in which the pixel decoder takes them."""
+    if not stem_stage:
+        return [32, 16, 8, 4]
+    if STEM not in backbone.channels:
+        raise ValueError("model.stem_stage=true needs a ResNet or ConvNeXt backbone: the others hand out no stem feature.")
+    from kmax.model.backbone import ResNetBackbone
+
+    # The published PyTorch code feeds ResNet's two stride-4 features in this order (SPEC of the Cityscapes models).
+    stem_first = family == "detectron2" and isinstance(backbone, ResNetBackbone)
+    return [32, 16, 8, STEM, 4] if stem_first else [32, 16, 8, 4, STEM]
+
+
+def _semantic_head(kind: str, backbone: Backbone, num_classes: int) -> nn.Module | None:
+    if kind == "aspp":
+        return AtrousSemanticHead(backbone.channels, num_classes + 1)
+    if kind == "plain":
+        return PlainSemanticHead(backbone.channels, num_classes)
+    if kind == "none":
+        return None
+    raise ValueError(f"model.semantic_head={kind} is unknown: choose aspp, plain or none.")

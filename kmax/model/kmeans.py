@@ -1,0 +1,31 @@
+"""Cross-attention as k-means (kMaX-DeepLab, arXiv 2207.04044, section 3.2, equations 5–7), and the ordinary kind.
+
+Letters: B batch, C channels, N queries (clusters), P pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kmax.model.layers import at_least_float32
+
+
+def assign(mask_logits: Tensor) -> Tensor:
+    """k-means assignment: the cluster (B, P) that each pixel is nearest to, from (B, N, P) affinities."""
+    return mask_logits.argmax(1)
+
+
+def update(assignment: Tensor, values: Tensor, num_queries: int) -> Tensor:
+    """k-means update: the sum (B, C, N) of the values (B, C, P) of each cluster's pixels, in at least float32."""
+    values = at_least_float32(values)
+    with torch.autocast(values.device.type, enabled=False):
+        return values @ F.one_hot(assignment, num_queries).to(values.dtype)
+
+
+def softmax_update(mask_logits: Tensor, values: Tensor) -> Tensor:
+    """Ordinary cross-attention: values (B, C, P) averaged under a softmax over pixels of (B, N, P) → (B, C, N)."""
+    values = at_least_float32(values)
+    with torch.autocast(values.device.type, enabled=False):
+        return values @ at_least_float32(mask_logits).softmax(-1).to(values.dtype).transpose(1, 2)
