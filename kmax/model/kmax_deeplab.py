@@ -128,7 +128,7 @@ def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]
         raise ValueError("model.stem_stage=true needs a ResNet or ConvNeXt backbone: the others hand out no stem feature.")
     from kmax.model.backbone import ResNetBackbone
 
-    # The published PyTorch code feeds ResNet's two stride-4 features in this order (SPEC of the Cityscapes models).
+    # The published PyTorch code feeds ResNet's two stride-4 features in this order.
     stem_first = family == "detectron2" and isinstance(backbone, ResNetBackbone)
     return [32, 16, 8, STEM, 4] if stem_first else [32, 16, 8, 4, STEM]
 

@@ -63,8 +63,11 @@ class PlainSemanticHead(nn.Module):
     def __init__(self, channels: Mapping[int, int], num_outputs: int, dim: int = 256) -> None:
         super().__init__()
         c = channels[32]
-        self.refine = nn.Sequential(ConvNorm(c, c, 5, depthwise=True, act=True), ConvNorm(c, dim, act=True))
-        self.logits = prediction_conv(dim, num_outputs, dims=2)
+        self.layers = nn.Sequential(
+            ConvNorm(c, c, 5, depthwise=True, act=True),
+            ConvNorm(c, dim, act=True),
+            prediction_conv(dim, num_outputs, dims=2),
+        )
 
     def forward(self, features: Mapping[int, Tensor], align_corners: bool) -> Tensor:
-        return self.logits(self.refine(features[32]))
+        return self.layers(features[32])

@@ -1,0 +1,1 @@
+"""Foreign checkpoints, translated at the border by tables of names."""
