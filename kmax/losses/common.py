@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _STRIP_ELEMENTS = {"cpu": 2**18}  # one megabyte of float32, about a core's second-level cache
-_LARGE_STRIP_ELEMENTS = 2**26  # elsewhere few large kernels are faster than many small ones
+_LARGE_STRIP_ELEMENTS = 2**24  # elsewhere few large kernels are faster than many small ones
 
 
 def at_least_float32(x: Tensor) -> Tensor:

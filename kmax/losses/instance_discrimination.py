@@ -25,14 +25,16 @@ from kmax.losses.common import at_least_float32, mean_over_images
 from kmax.losses.matching import Match
 from kmax.losses.sampling import sample_feature
 
-_ROWS = 256  # rows of the similarity matrix that exist at a time
+_ROWS = {"cpu": 256}  # rows of the similarity matrix that exist at a time: about what the cache holds
+_MANY_ROWS = 1024  # elsewhere few large kernels are faster
 
 
 def _row_blocks(features: Tensor, temperature: float, shift: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """start, stop and `exp(L − shift)` (B, stop − start, S − start), the upper triangle of rows start … stop."""
     columns = features.transpose(1, 2) / temperature
-    for start in range(0, features.shape[1], _ROWS):
-        stop = min(start + _ROWS, features.shape[1])
+    rows = _ROWS.get(features.device.type, _MANY_ROWS)
+    for start in range(0, features.shape[1], rows):
+        stop = min(start + rows, features.shape[1])
         yield start, stop, (features[:, start:stop] @ columns[:, :, start:] - shift).exp_()
 
 

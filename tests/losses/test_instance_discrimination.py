@@ -31,7 +31,7 @@ def some_match(segments: int, size: tuple[int, int]) -> Match:
 def test_loss_and_gradient_are_those_of_the_dense_formulation(
     rows: int, segments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(instance_discrimination, "_ROWS", rows)
+    monkeypatch.setitem(instance_discrimination._ROWS, "cpu", rows)
     torch.manual_seed(segments)
     matched = some_match(segments, (8, 9))
     feature = torch.nn.functional.normalize(torch.randn(2, 5, 8, 9, dtype=torch.float64), dim=1).requires_grad_()
@@ -46,7 +46,7 @@ def test_loss_and_gradient_are_those_of_the_dense_formulation(
 
 
 def test_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_discrimination, "_ROWS", 3)
+    monkeypatch.setitem(instance_discrimination._ROWS, "cpu", 3)
     torch.manual_seed(0)
     features = torch.randn(2, 7, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: SelfSimilarity.apply(x, 0.3), (features,))
