@@ -1,0 +1,320 @@
+"""From the logits of one image to a panoptic map, a semantic map or instances (paper: §4.1 and appendix).
+
+No full-size map per query is ever stored. Both bilinear resizes, to the padded size and on to the original size, are
+linear and separable, so they are composed once into a few taps per axis; then strips of rows are resized and
+softmaxed, and only the claims p > `pixel_threshold` survive: at 0.4 at most two per pixel.
+
+Letters: N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 result, T taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kmax.structures import Instances, PanopticMap, Segment
+
+_STRIP_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}  # of the caches; of a small part of the memory
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The numbers of inference; the defaults are those of COCO.
+
+    A query scores (class probability)^`alpha` × (mean mask probability)^`beta`. It is kept if its class probability
+    exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
+    belongs to a query's mask if its probability exceeds `pixel_threshold`.
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    thing_threshold: float = 0.7
+    stuff_threshold: float = 0.5
+    overlap: float = 0.8
+    pixel_threshold: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("thing_threshold", "stuff_threshold", "overlap", "pixel_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"The inference threshold {name}={getattr(self, name)} must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes (height, width) an image went through: `original`, resized to `content`, padded to `padded`."""
+
+    padded: tuple[int, int]
+    content: tuple[int, int]
+    original: tuple[int, int]
+
+    @classmethod
+    def fit(cls, padded: Sequence[int], original: Sequence[int]) -> Sizes:
+        """The sizes of an image resized, keeping its proportions, to the largest size that fits into `padded`."""
+        scale = min(padded[0] / original[0], padded[1] / original[1])
+        height, width = (min(max(1, round(o * scale)), p) for o, p in zip(original, padded, strict=True))
+        return cls((padded[0], padded[1]), (height, width), (original[0], original[1]))
+
+
+class _Claims(NamedTuple):
+    """Every (pixel, query) with p > threshold, ordered by pixel, then query: `pixel` (C,) int64 into the flattened
+    `size`, `query` (C,) int64, and per query `area` (N,) int64 and `confidence` (N,) float64, its mean p."""
+
+    size: tuple[int, int]
+    pixel: Tensor
+    query: Tensor
+    area: Tensor
+    confidence: Tensor
+
+
+@torch.no_grad()
+def panoptic(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds = Thresholds(),
+    sizes: Sizes | None = None,
+) -> PanopticMap:
+    """Panoptic segmentation of one image.
+
+    Args:
+        class_logits: (N, K+1), void last.
+        mask_logits: (N, h, w).
+        is_thing: for each of the K classes.
+        thresholds: which queries and pixels count.
+        sizes: resize to `sizes.original`; without them the result has size h×w.
+
+    Returns:
+        A map (H0, W0) on the device of the logits; its segments are numbered from 1 by descending score.
+
+    Raises:
+        ValueError: shapes that don't belong together.
+    """
+    _check(class_logits, mask_logits, is_thing)
+    claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
+    probability, label = _upcast(class_logits).softmax(-1)[:, :-1].max(-1)
+    patch_of, claimants, patch_area = _patches(claims, len(mask_logits))
+    per_query = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
+    owner, segments = _merge(
+        *per_query.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
+    )
+    segment_map = torch.as_tensor(owner, device=mask_logits.device)[patch_of]
+    return PanopticMap(segment_map.reshape(claims.size), segments)
+
+
+@torch.no_grad()
+def semantic(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Tensor:
+    """Semantic segmentation of one image: the class (H0, W0) int64 with the highest score at each pixel.
+
+    The arguments are those of `panoptic`.
+    """
+    return torch.cat([scores.argmax(-1) for scores in semantic_scores(class_logits, mask_logits, sizes)])
+
+
+@torch.no_grad()
+def semantic_scores(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Iterator[Tensor]:
+    """Σ_n π_n·p_n in strips of rows, from top to bottom, each (rows, W0, K)."""
+    _check(class_logits, mask_logits)
+    classes = _upcast(class_logits).softmax(-1)[:, :-1]
+    for strip in _probabilities(mask_logits, sizes):
+        with torch.autocast(strip.device.type, enabled=False):
+            yield strip @ classes.to(strip.dtype)
+
+
+@torch.no_grad()
+def instances(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds = Thresholds(),
+    sizes: Sizes | None = None,
+    top: int = 100,
+) -> Instances:
+    """Instance segmentation of one image: the things among the `top` best (query, class) pairs.
+
+    A score is the class probability × the mean mask probability inside the mask; an empty mask scores 0. The other
+    arguments are those of `panoptic`.
+    """
+    _check(class_logits, mask_logits, is_thing)
+    classes = _upcast(class_logits).softmax(-1)[:, :-1]
+    best, pair = classes.flatten().topk(min(top, classes.numel()))
+    query, label = pair // classes.shape[1], pair % classes.shape[1]
+    thing = torch.tensor(is_thing, device=label.device)[label]
+    best, query, label = best[thing], query[thing], label[thing]
+    claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
+    scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
+    used, row = query[order].unique(return_inverse=True)
+    row_of = torch.full((len(mask_logits),), -1, device=used.device).index_copy(
+        0, used, torch.arange(len(used), device=used.device)
+    )
+    row_of_claim = row_of[claims.query]
+    masks = torch.zeros(len(used), claims.size[0] * claims.size[1], dtype=torch.bool, device=used.device)
+    masks[row_of_claim[row_of_claim >= 0], claims.pixel[row_of_claim >= 0]] = True
+    return Instances(masks[row].unflatten(1, claims.size), label[order], scores)
+
+
+def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] | None = None) -> None:
+    if mask_logits.ndim != 3 or class_logits.ndim != 2 or len(class_logits) != len(mask_logits):
+        raise ValueError(
+            "Post-processing takes one image's class_logits (N, K+1) and mask_logits (N, h, w); these are "
+            f"{tuple(class_logits.shape)} and {tuple(mask_logits.shape)}."
+        )
+    if is_thing is not None and class_logits.shape[1] != len(is_thing) + 1:
+        raise ValueError(
+            f"class_logits has {class_logits.shape[1]} columns, but {len(is_thing)} classes and void need "
+            f"{len(is_thing) + 1}: use the categories that the model was trained with."
+        )
+
+
+def _upcast(logits: Tensor) -> Tensor:
+    """At least float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
+    """Softmax over queries of the resized mask logits, in strips of rows (rows, W0, N)."""
+    pixels = _upcast(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
+    rows, columns = (_Taps.of(pixels.shape[axis], sizes, axis).to(pixels) for axis in (0, 1))
+    wide = len(columns.first) * pixels.shape[2]
+    step = max(1, _STRIP_ELEMENTS.get(pixels.device.type, 2**22) // wide)
+    for start in range(0, len(rows.first), step):
+        strip = rows[start : start + step].resample(pixels, 0)
+        yield columns.resample(strip, 1).softmax(-1)
+
+
+class _Taps(NamedTuple):
+    """Linear resampling along an axis: output o is Σ_t `weights`[o, t] · input[`first`[o] + t]."""
+
+    first: Tensor
+    weights: Tensor
+
+    @staticmethod
+    def of(length: int, sizes: Sizes | None, axis: int) -> _Taps:
+        """From `length` cells to the padded size, cut to the content, to the original size.
+
+        Corners are aligned for odd padded sizes (32k+1), where cells sit on pixels 0, s, 2s, …
+        """
+        if sizes is None:
+            return _Taps(torch.arange(length), torch.ones(length, 1, dtype=torch.float64))
+        padded, content, original = sizes.padded[axis], sizes.content[axis], sizes.original[axis]
+        aligned = padded % 2 == 1
+        index, weight = _bilinear(length, padded, aligned)
+        if content != padded or content != original:
+            second, second_weight = _bilinear(content, original, aligned)
+            index = index[second].flatten(1)
+            weight = (second_weight[..., None] * weight[second]).flatten(1)
+        first = index.amin(1)
+        offset = index - first[:, None]
+        taps = torch.zeros(len(first), int(offset.max()) + 1, dtype=weight.dtype).scatter_add_(1, offset, weight)
+        return _Taps(first, taps)
+
+    def to(self, like: Tensor) -> _Taps:
+        """With the device and the floating type of `like`."""
+        return _Taps(self.first.to(like.device), self.weights.to(like))
+
+    def __getitem__(self, part: slice) -> _Taps:  # type: ignore[override]
+        return _Taps(self.first[part], self.weights[part])
+
+    def resample(self, values: Tensor, axis: int) -> Tensor:
+        """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
+        shape = (-1, 1, 1) if axis == 0 else (-1, 1)
+        result: Tensor | None = None
+        for tap, weight in enumerate(self.weights.unbind(1)):
+            index = (self.first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
+            part = values.index_select(axis, index)
+            result = part.mul_(weight.view(shape)) if result is None else result.addcmul_(part, weight.view(shape))
+        assert result is not None, "there is at least one tap"
+        return result
+
+
+def _bilinear(length: int, target: int, align_corners: bool) -> tuple[Tensor, Tensor]:
+    """Indices and weights, each (target, 2), of linear interpolation from `length` to `target` cells."""
+    position = torch.arange(target, dtype=torch.float64)
+    if align_corners:
+        position = position * ((length - 1) / max(target - 1, 1))
+    else:
+        position = ((position + 0.5) * (length / target) - 0.5).clamp(min=0)
+    low = position.long().clamp(max=length - 1)
+    fraction = position - low
+    return torch.stack([low, (low + 1).clamp(max=length - 1)], 1), torch.stack([1 - fraction, fraction], 1)
+
+
+def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Claims:
+    """Walk through the strips and keep what exceeds the threshold."""
+    pixels, queries, probabilities, rows, width = [], [], [], 0, 0
+    for strip in _probabilities(mask_logits, sizes):
+        width = strip.shape[1]
+        pixel, query = (strip > threshold).flatten(0, 1).nonzero(as_tuple=True)
+        probabilities.append(strip.flatten(0, 1)[pixel, query])
+        pixels.append(pixel + rows * width)
+        queries.append(query)
+        rows += strip.shape[0]
+    pixel, query, p = torch.cat(pixels), torch.cat(queries), torch.cat(probabilities)
+    area = torch.bincount(query, minlength=len(mask_logits))
+    total = torch.zeros(len(mask_logits), dtype=torch.float64, device=p.device).index_add_(0, query, p.double())
+    return _Claims((rows, width), pixel, query, area, total / area.clamp(min=1))
+
+
+def _patches(claims: _Claims, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Group the pixels by who claims them.
+
+    Returns:
+        The patch (H0·W0,) of each pixel, the claimants (U, k) of each patch, filled up with −1, and its area (U,).
+    """
+    count = len(claims.pixel)
+    position = torch.arange(count, device=claims.pixel.device)
+    starts = torch.ones(count, dtype=torch.bool, device=claims.pixel.device)
+    starts[1:] = claims.pixel[1:] != claims.pixel[:-1]
+    rank = position - torch.where(starts, position, 0).cummax(0).values if count else position
+    num_pixels = claims.size[0] * claims.size[1]
+    patch = torch.zeros(num_pixels, dtype=torch.int64, device=claims.pixel.device)
+    claimants = torch.empty(1, 0, dtype=torch.int64, device=claims.pixel.device)
+    area = torch.full((1,), num_pixels, device=claims.pixel.device)
+    for plane in range(int(rank.max()) + 1 if count else 0):
+        query = torch.zeros_like(patch)  # 0 is nobody
+        query[claims.pixel[rank == plane]] = claims.query[rank == plane] + 1
+        key = patch * (num_queries + 1) + query
+        counts = torch.bincount(key)  # at most (patches so far) × (N + 1)
+        found = counts.nonzero()[:, 0]
+        patch = torch.zeros_like(counts).index_copy_(0, found, torch.arange(len(found), device=found.device))[key]
+        claimants = torch.cat([claimants[found // (num_queries + 1)], (found % (num_queries + 1) - 1)[:, None]], 1)
+        area = counts[found]
+    return patch, claimants, area
+
+
+def _merge(
+    probability: np.ndarray,
+    label: np.ndarray,
+    area: np.ndarray,
+    confidence: np.ndarray,
+    claimants: np.ndarray,
+    patch_area: np.ndarray,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds,
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Give the patches to the queries, by descending score.
+
+    Returns:
+        The segment id of each patch, (U,) int32 with 0 = void, and the segments.
+    """
+    owner = np.zeros(len(claimants), dtype=np.int32)
+    scores = probability**thresholds.alpha * confidence**thresholds.beta
+    segments: list[Segment] = []
+    stuff: dict[int, int] = {}
+    for query in np.argsort(-scores, kind="stable"):
+        kind = int(label[query])
+        thing = is_thing[kind]
+        if not probability[query] > (thresholds.thing_threshold if thing else thresholds.stuff_threshold):
+            continue
+        free = (claimants == query).any(1) & (owner == 0)
+        if not patch_area[free].sum() > thresholds.overlap * area[query]:
+            continue
+        segment_id = len(segments) + 1 if thing else stuff.setdefault(kind, len(segments) + 1)
+        owner[free] = segment_id
+        if segment_id > len(segments):
+            segments.append(Segment(segment_id, kind, score=float(scores[query])))
+    return owner, tuple(segments)

@@ -1,0 +1,53 @@
+"""Parameter groups by rule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kmax.optim import parameter_groups
+from torch import nn
+
+
+class Tables(nn.Module):
+    """A backbone, and everything that must not decay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.linear = nn.Linear(4, 4)
+        self.depthwise = nn.Conv1d(4, 4, 5, groups=4)
+        self.embedding = nn.Embedding(5, 4)
+        self.norm = nn.LayerNorm((4, 4))
+        self.centres = nn.Parameter(torch.zeros(4, 2))
+        self.layer_scale = nn.Parameter(torch.zeros(4))
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.tied = self.linear
+
+
+def test_rules() -> None:
+    model = Tables()
+    groups = {group["name"]: group for group in parameter_groups(model, 1.0, 0.05, 0.1)}
+    assert {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()} == {
+        "backbone/decay": (0.1, 0.05),
+        "backbone/no_decay": (0.1, 0.0),
+        "decoder/decay": (1.0, 0.05),
+        "decoder/no_decay": (1.0, 0.0),
+    }
+    assert set(groups["backbone/decay"]["params"]) == {model.backbone[0].weight}
+    assert set(groups["decoder/decay"]["params"]) == {model.linear.weight, model.depthwise.weight}
+    everything = [parameter for group in groups.values() for parameter in group["params"]]
+    assert len(everything) == len(set(everything))
+    assert set(everything) == {p for p in model.parameters() if p.requires_grad}
+    torch.optim.AdamW(list(groups.values()))
+
+
+def test_without_a_backbone_and_without_tables() -> None:
+    groups = parameter_groups(nn.Linear(2, 2, bias=False), 1.0, 0.05)
+    assert [group["name"] for group in groups] == ["decoder/decay"]
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 1.0])
+def test_backbone_rate(multiplier: float) -> None:
+    rates = {group["name"]: group["lr"] for group in parameter_groups(Tables(), 0.5, 0.05, multiplier)}
+    assert rates["backbone/decay"] == 0.5 * multiplier
+    assert rates["decoder/decay"] == 0.5
