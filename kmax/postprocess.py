@@ -147,13 +147,13 @@ def instances(
     best, query, label = best[thing], query[thing], label[thing]
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
+    # Pairs may share a query, so masks are drawn once per query.
     used, row = query[order].unique(return_inverse=True)
-    row_of = torch.full((len(mask_logits),), -1, device=used.device).index_copy(
-        0, used, torch.arange(len(used), device=used.device)
-    )
-    row_of_claim = row_of[claims.query]
+    row_of = torch.full((len(mask_logits),), -1, device=used.device)
+    row_of[used] = torch.arange(len(used), device=used.device)
+    drawn = row_of[claims.query]
     masks = torch.zeros(len(used), claims.size[0] * claims.size[1], dtype=torch.bool, device=used.device)
-    masks[row_of_claim[row_of_claim >= 0], claims.pixel[row_of_claim >= 0]] = True
+    masks[drawn[drawn >= 0], claims.pixel[drawn >= 0]] = True
     return Instances(masks[row].unflatten(1, claims.size), label[order], scores)
 
 
