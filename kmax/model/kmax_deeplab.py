@@ -93,7 +93,8 @@ class KMaXDeepLab(nn.Module):
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
         """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
-        logits (B, N, h, w) and pixel feature (B, `feature_dim`, h, w); in training also semantic logits.
+        logits (B, N, h, w) and pixel feature (B, `feature_dim`, h, w); in training also semantic logits, and the
+        pixel features of the coarse predictions at their own stride.
 
         `coarse=False` leaves out all predictions but the final one.
         """
@@ -101,7 +102,7 @@ class KMaXDeepLab(nn.Module):
         features = self.backbone(images)
         pixels = self.pixel_decoder([features[key] for key in self.order], align_corners)
         *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
-        resized = tuple(_resized(p, final, align_corners) for p in first) if coarse else ()
+        resized = tuple(self._resized(p, final, align_corners) for p in first) if coarse else ()
         return Output((*resized, final), self._semantic(features, align_corners))
 
     def _semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
@@ -110,14 +111,14 @@ class KMaXDeepLab(nn.Module):
         handed = {stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)}
         return self.semantic_head(handed, align_corners)
 
-
-def _resized(prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
-    """A coarse prediction at the size of the final one."""
-    size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
-    return prediction._replace(
-        mask_logits=resize(prediction.mask_logits, size, align_corners),
-        pixel_feature=resize(prediction.pixel_feature, size, align_corners),
-    )
+    def _resized(self, prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
+        """A coarse prediction at the size of the final one. In training the pixel feature stays as it is: the
+        criterion interpolates the few pixels that it draws."""
+        size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
+        feature = prediction.pixel_feature if self.training else resize(prediction.pixel_feature, size, align_corners)
+        return prediction._replace(
+            mask_logits=resize(prediction.mask_logits, size, align_corners), pixel_feature=feature
+        )
 
 
 def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]:
