@@ -44,7 +44,7 @@ def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Ten
     """A `feature` map (B, C, h', w') at the pixels `index` (B, S) of a map of `size` (h, w): (B, C, S).
 
     A coarser feature is interpolated bilinearly, at these pixels only; the result is that of resizing all of it first.
-    Corners are aligned if w is odd, as everywhere in the model.
+    Corners are aligned if w is odd: what the model does too, for images of 32k + 1 pixels (odd w) and of 32k (even w).
     """
     height, width = size
     if feature.shape[2:] == size:

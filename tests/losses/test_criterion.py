@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
+import golden_tools
 import numpy as np
 import pytest
 import torch
@@ -14,8 +11,7 @@ from torch import Tensor
 from kmax.losses import Criterion, match
 from kmax.structures import Output, Prediction, Target
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-CASES = sorted(path.stem for path in GOLDEN.glob("criterion_*.npz"))
+CASES = sorted(path.stem for path in golden_tools.GOLDEN.glob("criterion_*.npz"))
 LOSSES = {
     "class": "loss_ce",
     "mask": "loss_mask",
@@ -27,23 +23,13 @@ WEIGHTS = {"class": 3.0, "mask": 0.3, "dice": 3.0, "instance_discrimination": 1.
 GRADIENTS = ("pred_logits", "pred_masks", "pixel_feature", "aux_semantic_pred")
 
 
-def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_recipe", GOLDEN / "recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def recorded(case: str) -> tuple[dict[str, np.ndarray], Output, list[Target]]:
     """A fixture, with its inputs as leaves that require a gradient."""
-    with np.load(GOLDEN / f"{case}.npz") as file:
-        fixture = dict(file)
-    seeded_normal, seed = recipe().seeded_normal, int(fixture["input/seed"])
+    fixture = dict(golden_tools.load(case))
+    seed = int(fixture["input/seed"])
 
     def values(key: str) -> Tensor:
-        normal = seeded_normal(f"{key}_{seed}", tuple(fixture[f"input/{key}"]))
+        normal = golden_tools.recipe.seeded_normal(f"{key}_{seed}", tuple(fixture[f"input/{key}"]))
         return torch.from_numpy(np.round(normal * 64) / 64)
 
     feature = torch.nn.functional.normalize(values("pixel_feature"), dim=1).requires_grad_()
