@@ -98,9 +98,9 @@ def panoptic(
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = _upcast(class_logits).softmax(-1)[:, :-1].max(-1)
     patch_of, claimants, patch_area = _patches(claims, len(mask_logits))
-    per_query = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
+    queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
     owner, segments = _merge(
-        *per_query.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
+        queries.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
     )
     segment_map = torch.as_tensor(owner, device=mask_logits.device)[patch_of]
     return PanopticMap(segment_map.reshape(claims.size), segments)
@@ -182,7 +182,7 @@ def _probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]
     wide = len(columns.first) * pixels.shape[2]
     step = max(1, _STRIP_ELEMENTS.get(pixels.device.type, 2**22) // wide)
     for start in range(0, len(rows.first), step):
-        strip = rows[start : start + step].resample(pixels, 0)
+        strip = rows.part(start, start + step).resample(pixels, 0)
         yield columns.resample(strip, 1).softmax(-1)
 
 
@@ -216,18 +216,17 @@ class _Taps(NamedTuple):
         """With the device and the floating type of `like`."""
         return _Taps(self.first.to(like.device), self.weights.to(like))
 
-    def __getitem__(self, part: slice) -> _Taps:  # type: ignore[override]
-        return _Taps(self.first[part], self.weights[part])
+    def part(self, start: int, stop: int) -> _Taps:
+        """The outputs start … stop − 1."""
+        return _Taps(self.first[start:stop], self.weights[start:stop])
 
     def resample(self, values: Tensor, axis: int) -> Tensor:
         """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
-        shape = (-1, 1, 1) if axis == 0 else (-1, 1)
-        result: Tensor | None = None
-        for tap, weight in enumerate(self.weights.unbind(1)):
+        weights = self.weights[:, None, None] if axis == 0 else self.weights[:, None]  # (outputs, …, T)
+        result = values.index_select(axis, self.first).mul_(weights[..., 0])
+        for tap in range(1, self.weights.shape[1]):
             index = (self.first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
-            part = values.index_select(axis, index)
-            result = part.mul_(weight.view(shape)) if result is None else result.addcmul_(part, weight.view(shape))
-        assert result is not None, "there is at least one tap"
+            result.addcmul_(values.index_select(axis, index), weights[..., tap])
         return result
 
 
@@ -287,20 +286,18 @@ def _patches(claims: _Claims, num_queries: int) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _merge(
-    probability: np.ndarray,
-    label: np.ndarray,
-    area: np.ndarray,
-    confidence: np.ndarray,
+    queries: np.ndarray,
     claimants: np.ndarray,
     patch_area: np.ndarray,
     is_thing: Sequence[bool],
     thresholds: Thresholds,
 ) -> tuple[np.ndarray, tuple[Segment, ...]]:
-    """Give the patches to the queries, by descending score.
+    """Give the patches (U,) to the queries (class probability, label, area, confidence: 4, N), by descending score.
 
     Returns:
         The segment id of each patch, (U,) int32 with 0 = void, and the segments.
     """
+    probability, label, area, confidence = queries
     owner = np.zeros(len(claimants), dtype=np.int32)
     scores = probability**thresholds.alpha * confidence**thresholds.beta
     segments: list[Segment] = []

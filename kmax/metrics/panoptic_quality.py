@@ -102,18 +102,16 @@ def _quality(counts: np.ndarray) -> Quality:
     iou, tp, fp, fn = counts[counts[:, 1:].any(1)].T
     rq = tp / (tp + (fp + fn) / 2)
     sq = iou / np.maximum(tp, 1)
-    pq = rq * sq
-    means = (100 * float(x.mean()) if len(x) else 0.0 for x in (pq, sq, rq))
-    return Quality(*means, *(int(x.sum()) for x in (tp, fp, fn)))
+    pq, sq, rq = (100 * float(x.mean()) if len(x) else 0.0 for x in (rq * sq, sq, rq))
+    return Quality(pq, sq, rq, int(tp.sum()), int(fp.sum()), int(fn.sum()))
 
 
 def count_segments(prediction: PanopticMap, truth: Sample, num_classes: int) -> np.ndarray:
     """The counts (K, 4) of one image: sum of IoU, true positives, false positives, false negatives per class."""
-    truth_ids, predicted_ids, areas = _overlaps(
-        truth.segment_map, prediction.segment_map.cpu().numpy(), truth.file_name
-    )
+    name = str(truth.file_name or truth.image_id)
+    truth_ids, predicted_ids, areas = _overlaps(truth.segment_map, prediction.segment_map.cpu().numpy(), name)
     true, predicted = _Table(truth.segments), _Table(prediction.segments)
-    _check(predicted, predicted_ids, num_classes, truth)
+    _check(predicted, predicted_ids, num_classes, name)
     row, column = true.index(truth_ids), predicted.index(predicted_ids)  # −1 = no segment
     true_area, predicted_area = true.sums(row, areas), predicted.sums(column, areas)
     on_void = predicted.sums(np.where(truth_ids == 0, column, -1), areas)
@@ -162,8 +160,7 @@ class _Table:
         return np.bincount(index + 1, values, minlength=len(self.ids) + 1)[1:]
 
 
-def _check(predicted: _Table, predicted_ids: np.ndarray, num_classes: int, truth: Sample) -> None:
-    name = truth.file_name or truth.image_id
+def _check(predicted: _Table, predicted_ids: np.ndarray, num_classes: int, name: str) -> None:
     described, drawn = set(predicted.ids.tolist()), set(predicted_ids.tolist()) - {0}
     if described != drawn:
         odd = min(described ^ drawn)
@@ -171,7 +168,7 @@ def _check(predicted: _Table, predicted_ids: np.ndarray, num_classes: int, truth
         raise ValueError(f"The prediction for {name} has segment {odd} in {where}: both must list the same ids.")
     if len(predicted.label) and not 0 <= predicted.label.min() <= predicted.label.max() < num_classes:
         raise ValueError(
-            f"The prediction for {name} has a label outside 0 … {num_classes - 1}: use the same categories."
+            f"The prediction for {name} has a label outside 0 … {num_classes - 1}: give both the same categories."
         )
 
 
@@ -182,7 +179,7 @@ def _overlaps(truth: np.ndarray, predicted: np.ndarray, name: str) -> tuple[np.n
     """
     if truth.shape != predicted.shape:
         raise ValueError(
-            f"The prediction for {name or 'an image'} has size {predicted.shape}, its ground truth {truth.shape}: "
+            f"The prediction for {name} has size {predicted.shape}, its ground truth {truth.shape}: "
             "resize the prediction to the original size first."
         )
     key = truth.astype(np.int64).ravel() << 32 | predicted.astype(np.int64).ravel()

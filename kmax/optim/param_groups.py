@@ -39,7 +39,7 @@ def parameter_groups(
         for parameter in module.parameters(recurse=False)
         if parameter.ndim >= 2
     }
-    groups = {
+    groups: dict[str, dict[str, Any]] = {
         f"{part}/{kind}": {"params": [], "lr": rate, "weight_decay": decay, "name": f"{part}/{kind}"}
         for part, rate in (("backbone", lr * backbone_multiplier), ("decoder", lr))
         for kind, decay in (("decay", weight_decay), ("no_decay", 0.0))

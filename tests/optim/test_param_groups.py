@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kmax.optim import parameter_groups
 from torch import nn
+
+from kmax.optim import parameter_groups
 
 
 class Tables(nn.Module):

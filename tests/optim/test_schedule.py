@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from kmax.optim import warmup_poly
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "lr_schedule.json").read_text())
