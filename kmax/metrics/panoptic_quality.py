@@ -111,7 +111,7 @@ def count_segments(prediction: PanopticMap, truth: Sample, num_classes: int) -> 
     name = str(truth.file_name or truth.image_id)
     truth_ids, predicted_ids, areas = _overlaps(truth.segment_map, prediction.segment_map.cpu().numpy(), name)
     true, predicted = _Table(truth.segments), _Table(prediction.segments)
-    _check(predicted, predicted_ids, num_classes, name)
+    _check(true, predicted, predicted_ids, num_classes, name)
     row, column = true.index(truth_ids), predicted.index(predicted_ids)  # −1 = no segment
     true_area, predicted_area = true.sums(row, areas), predicted.sums(column, areas)
     on_void = predicted.sums(np.where(truth_ids == 0, column, -1), areas)
@@ -160,16 +160,15 @@ class _Table:
         return np.bincount(index + 1, values, minlength=len(self.ids) + 1)[1:]
 
 
-def _check(predicted: _Table, predicted_ids: np.ndarray, num_classes: int, name: str) -> None:
+def _check(true: _Table, predicted: _Table, predicted_ids: np.ndarray, num_classes: int, name: str) -> None:
     described, drawn = set(predicted.ids.tolist()), set(predicted_ids.tolist()) - {0}
     if described != drawn:
         odd = min(described ^ drawn)
         where = "its segments but not in its map" if odd in described else "its map but not among its segments"
         raise ValueError(f"The prediction for {name} has segment {odd} in {where}: both must list the same ids.")
-    if len(predicted.label) and not 0 <= predicted.label.min() <= predicted.label.max() < num_classes:
-        raise ValueError(
-            f"The prediction for {name} has a label outside 0 … {num_classes - 1}: give both the same categories."
-        )
+    labels = np.concatenate([true.label, predicted.label])
+    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"{name} has a label outside 0 … {num_classes - 1}: give metric and data the same categories.")
 
 
 def _overlaps(truth: np.ndarray, predicted: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import golden_tools
 import pytest
 import torch
 from torch import nn
 
+from kmax.checkpoint.detectron2 import our_name
 from kmax.optim import parameter_groups
 
 
@@ -52,3 +56,16 @@ def test_backbone_rate(multiplier: float) -> None:
     rates = {group["name"]: group["lr"] for group in parameter_groups(Tables(), 0.5, 0.05, multiplier)}
     assert rates["backbone/decay"] == 0.5 * multiplier
     assert rates["decoder/decay"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["coco_r50", "coco_convnext_tiny"])
+def test_published_models_equal_recorded(name: str) -> None:
+    recorded = json.loads((golden_tools.GOLDEN / f"optimizer_{name}.json").read_text())["parameters"]
+    model = golden_tools.model(name, device="meta")
+    ours = {
+        parameter: (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, 1.0, 0.05, 0.1)
+        for parameter in group["params"]
+    }
+    found = {key: ours[parameter] for key, parameter in model.named_parameters()}
+    assert found == {our_name(key): tuple(value) for key, value in recorded.items()}
