@@ -61,12 +61,11 @@ class Sizes:
 
 
 class _Claims(NamedTuple):
-    """Every (pixel, query) with p > threshold, ordered by pixel, then query: `pixel` (C,) int64 into the flattened
-    `size`, `query` (C,) int64, and per query `area` (N,) int64 and `confidence` (N,) float64, its mean p."""
+    """Who claims a pixel with p > threshold: `planes` (k, H0·W0) int16 hold the queries, N = nobody; `size` is
+    (H0, W0). Per query its pixels `area` (N,) int64 and their mean p, `confidence` (N,) float64."""
 
+    planes: Tensor
     size: tuple[int, int]
-    pixel: Tensor
-    query: Tensor
     area: Tensor
     confidence: Tensor
 
@@ -97,7 +96,7 @@ def panoptic(
     _check(class_logits, mask_logits, is_thing)
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = _upcast(class_logits).softmax(-1)[:, :-1].max(-1)
-    patch_of, claimants, patch_area = _patches(claims, len(mask_logits))
+    patch_of, claimants, patch_area = _patches(claims.planes, len(mask_logits))
     queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
     owner, segments = _merge(
         queries.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
@@ -149,11 +148,13 @@ def instances(
     scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
     # Pairs may share a query, so masks are drawn once per query.
     used, row = query[order].unique(return_inverse=True)
-    row_of = torch.full((len(mask_logits),), -1, device=used.device)
+    row_of = torch.full((len(mask_logits) + 1,), -1, device=used.device)
     row_of[used] = torch.arange(len(used), device=used.device)
-    drawn = row_of[claims.query]
-    masks = torch.zeros(len(used), claims.size[0] * claims.size[1], dtype=torch.bool, device=used.device)
-    masks[drawn[drawn >= 0], claims.pixel[drawn >= 0]] = True
+    masks = torch.zeros(len(used), claims.planes.shape[1], dtype=torch.bool, device=used.device)
+    for plane in claims.planes:
+        drawn = row_of[plane.long()]
+        pixel = (drawn >= 0).nonzero()[:, 0]
+        masks[drawn[pixel], pixel] = True
     return Instances(masks[row].unflatten(1, claims.size), label[order], scores)
 
 
@@ -244,45 +245,52 @@ def _bilinear(length: int, target: int, align_corners: bool) -> tuple[Tensor, Te
 
 def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Claims:
     """Walk through the strips and keep what exceeds the threshold."""
-    pixels, queries, probabilities, rows, width = [], [], [], 0, 0
+    num_queries, device = len(mask_logits), mask_logits.device
+    height, width = sizes.original if sizes else mask_logits.shape[1:]
+    # More than 1/threshold queries cannot exceed it, but for rounding. Allocated before the strips come and go, the
+    # planes don't break the memory that strips leave into pieces.
+    depth = min(num_queries, int(1 / threshold + 1e-3)) if threshold > 0 else num_queries
+    planes = torch.full((depth, height * width), num_queries, dtype=torch.int16, device=device)
+    area = torch.zeros(num_queries, dtype=torch.int64, device=device)
+    total = torch.zeros(num_queries, dtype=torch.float64, device=device)
+    start = 0
     for strip in _probabilities(mask_logits, sizes):
-        width = strip.shape[1]
-        pixel, query = (strip > threshold).flatten(0, 1).nonzero(as_tuple=True)
-        probabilities.append(strip.flatten(0, 1)[pixel, query])
-        pixels.append(pixel + rows * width)
-        queries.append(query)
-        rows += strip.shape[0]
-    pixel, query, p = torch.cat(pixels), torch.cat(queries), torch.cat(probabilities)
-    area = torch.bincount(query, minlength=len(mask_logits))
-    total = torch.zeros(len(mask_logits), dtype=torch.float64, device=p.device).index_add_(0, query, p.double())
-    return _Claims((rows, width), pixel, query, area, total / area.clamp(min=1))
+        strip = strip.flatten(0, 1)
+        pixel, query = (strip > threshold).nonzero(as_tuple=True)  # ordered by pixel
+        claimants = torch.bincount(pixel, minlength=len(strip))
+        rank = torch.arange(len(pixel), device=device) - (claimants.cumsum(0) - claimants)[pixel]
+        planes[rank, start + pixel] = query.to(torch.int16)
+        area += torch.bincount(query, minlength=num_queries)
+        total.index_add_(0, query, strip[pixel, query].double())
+        start += len(strip)
+    return _Claims(planes, (height, width), area, total / area.clamp(min=1))
 
 
-def _patches(claims: _Claims, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
+def _patches(planes: Tensor, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
     """Group the pixels by who claims them.
 
     Returns:
-        The patch (H0·W0,) of each pixel, the claimants (U, k) of each patch, filled up with −1, and its area (U,).
+        The patch (H0·W0,) of each pixel, the claimants (U, k) of each patch and its area (U,).
     """
-    count = len(claims.pixel)
-    position = torch.arange(count, device=claims.pixel.device)
-    starts = torch.ones(count, dtype=torch.bool, device=claims.pixel.device)
-    starts[1:] = claims.pixel[1:] != claims.pixel[:-1]
-    rank = position - torch.where(starts, position, 0).cummax(0).values if count else position
-    num_pixels = claims.size[0] * claims.size[1]
-    patch = torch.zeros(num_pixels, dtype=torch.int64, device=claims.pixel.device)
-    claimants = torch.empty(1, 0, dtype=torch.int64, device=claims.pixel.device)
-    area = torch.full((1,), num_pixels, device=claims.pixel.device)
-    for plane in range(int(rank.max()) + 1 if count else 0):
-        query = torch.zeros_like(patch)  # 0 is nobody
-        query[claims.pixel[rank == plane]] = claims.query[rank == plane] + 1
-        key = patch * (num_queries + 1) + query
-        counts = torch.bincount(key)  # at most (patches so far) × (N + 1)
-        found = counts.nonzero()[:, 0]
-        patch = torch.zeros_like(counts).index_copy_(0, found, torch.arange(len(found), device=found.device))[key]
-        claimants = torch.cat([claimants[found // (num_queries + 1)], (found % (num_queries + 1) - 1)[:, None]], 1)
-        area = counts[found]
+    patch = torch.zeros_like(planes[0], dtype=torch.int64)
+    claimants, area = patch.new_zeros(1, 0), patch.new_tensor([len(patch)])
+    for plane in planes:
+        limit = len(area) * (num_queries + 1)
+        keys, patch, area = _number(patch.mul_(num_queries + 1).add_(plane), limit)
+        before, query = keys // (num_queries + 1), keys % (num_queries + 1)
+        claimants = torch.cat([claimants[before], query[:, None]], 1)
     return patch, claimants, area
+
+
+def _number(keys: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`torch.unique` with inverse and counts, by counting where keys < `limit` leave few possibilities."""
+    if limit > 2**22:
+        unique, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+        return unique, inverse, counts
+    counts = torch.bincount(keys, minlength=limit)
+    unique = counts.nonzero()[:, 0]
+    number = torch.zeros_like(counts).index_copy_(0, unique, torch.arange(len(unique), device=keys.device))
+    return unique, number[keys], counts[unique]
 
 
 def _merge(

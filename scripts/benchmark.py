@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from kmax.losses import Criterion
+from kmax.postprocess import Sizes, Thresholds, panoptic
 from kmax.structures import Output, Prediction, Target
 
 
@@ -74,7 +75,21 @@ def criterion(size: int = 321, batch: int = 2, queries: int = 128, num_classes: 
     return Benchmark(f"criterion, 7 predictions of {batch} × {queries} × {size} × {size}", step, gradients)
 
 
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"criterion": criterion}
+def postprocess(size: int = 321, result: int = 1281, queries: int = 128, num_classes: int = 133) -> Benchmark:
+    """From the logits of an image, smooth blobs and noise, to its panoptic map of `result`²."""
+    blobs = torch.nn.functional.interpolate(12 * torch.randn(1, queries, 6, 6), (size, size), mode="bicubic")
+    mask_logits = blobs[0] + torch.randn(queries, size, size) / 2
+    class_logits = 6 * torch.randn(queries, num_classes + 1)
+    is_thing = [label < 80 for label in range(num_classes)]
+    sizes = Sizes.fit((result, result), (result, result))
+
+    def step() -> None:
+        panoptic(class_logits, mask_logits, is_thing, Thresholds(), sizes)
+
+    return Benchmark(f"post-processing, {queries} × {size} × {size} to {result} × {result}", step)
+
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"criterion": criterion, "postprocess": postprocess}
 
 
 def best_time(step: Callable[[], object], repetitions: int) -> float:
