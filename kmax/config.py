@@ -29,7 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kmax.build import CONFIG_KEY, model_from_config, read_checkpoint
 from kmax.categories import load_categories
-from kmax.data import PanopticDataModule
+from kmax.data.datamodule import PanopticDataModule
+from kmax.data.training import Augmentation
 from kmax.losses import Criterion
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.postprocess import Thresholds
@@ -75,6 +76,7 @@ def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type
 
 BackboneConfig = schema_of(build_backbone, "BackboneConfig", skip=("family",))
 ModelConfig = schema_of(KMaXDeepLab.__init__, "ModelConfig", skip=("backbone", "num_classes"))
+InferenceConfig = schema_of(Thresholds, "InferenceConfig")
 LossConfig = schema_of(Criterion.__init__, "LossConfig", skip=("num_classes",))
 
 
@@ -93,9 +95,8 @@ class DatasetConfig:
     color_jitter: bool = True
     copy_paste: bool = True
     target_stride: int = 4
-    min_labelled_pixels: int = 4096
     batch_size: int = MISSING
-    inference: Thresholds = field(default_factory=Thresholds)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)  # type: ignore[valid-type]
 
 
 @dataclass
@@ -238,14 +239,15 @@ def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
     return PanopticDataModule(
         train=partial(instantiate, dataset["train"], categories=categories),
         val=partial(instantiate, dataset["val"], categories=categories),
-        categories=categories,
-        size=tuple(dataset["size"]),
-        scale=tuple(dataset["scale"]),
-        flip=dataset["flip"],
-        color_jitter=dataset["color_jitter"],
-        copy_paste=dataset["copy_paste"],
-        target_stride=dataset["target_stride"],
-        min_labelled_pixels=dataset["min_labelled_pixels"],
+        augmentation=Augmentation(
+            size=(dataset["size"][0], dataset["size"][1]),
+            scale=(dataset["scale"][0], dataset["scale"][1]),
+            flip=dataset["flip"],
+            color_jitter=dataset["color_jitter"],
+            copy_paste=dataset["copy_paste"],
+            target_stride=dataset["target_stride"],
+            min_labelled_pixels=config["loss"]["samples"],
+        ),
         batch_size=batch_plan(config)[0],
         val_batch_size=strategy["val_batch_size_per_device"],
         num_workers=strategy["num_workers"],

@@ -1,0 +1,89 @@
+"""The LightningDataModule of a panoptic dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from kmax.data.training import (
+    Augmentation,
+    DrawSampler,
+    EvaluationSet,
+    PanopticDataset,
+    StridedSampler,
+    TrainingSet,
+    collate_evaluation,
+    collate_training,
+)
+
+
+class PanopticDataModule(LightningDataModule):
+    """Loaders of a training and a validation set.
+
+    Args:
+        train, val: make the datasets; called when a loader is first asked for, so that evaluation needs no training
+            files.
+        augmentation: of training images; `augmentation.size` is also what evaluation pads to.
+        batch_size, val_batch_size: per device.
+        num_workers: processes per loader; 0 reads in the process itself.
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[], PanopticDataset],
+        val: Callable[[], PanopticDataset],
+        augmentation: Augmentation,
+        batch_size: int,
+        val_batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.val, self.augmentation = train, val, augmentation
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        self.training_set: TrainingSet | None = None
+        self.evaluation_set: EvaluationSet | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the indices; `stage` is Lightning's."""
+        if stage == "fit" and self.training_set is None:
+            self.training_set = TrainingSet(self.train(), self.augmentation, self.seed)
+        if self.evaluation_set is None:
+            self.evaluation_set = EvaluationSet(self.val(), self.augmentation.size)
+
+    @property
+    def skipped_files(self) -> int:
+        """How often training has skipped an unreadable image."""
+        return int(self.training_set.skipped) if self.training_set is not None else 0
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches with targets, in an order of their own every epoch."""
+        assert self.training_set is not None, "setup comes first"
+        sampler = DrawSampler(len(self.training_set), self.seed, self.batch_size, *self._place())
+        return self._loader(self.training_set, self.batch_size, sampler, collate_training, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches with samples; every image once over all ranks."""
+        assert self.evaluation_set is not None, "setup comes first"
+        sampler = StridedSampler(len(self.evaluation_set), *self._place())
+        return self._loader(self.evaluation_set, self.val_batch_size, sampler, collate_evaluation)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loader(self, dataset: Any, batch_size: int, sampler: Any, collate: Any, drop_last: bool = False) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )
