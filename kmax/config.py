@@ -28,9 +28,9 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kmax.build import CONFIG_KEY, model_from_config, read_checkpoint
-from kmax.categories import load_categories
+from kmax.categories import Categories, load_categories
 from kmax.data.datamodule import PanopticDataModule
-from kmax.data.training import Augmentation
+from kmax.data.training import Augmentation, PanopticDataset
 from kmax.losses import Criterion
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.postprocess import Thresholds
@@ -237,8 +237,8 @@ def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
     dataset, strategy = config["dataset"], config["strategy"]
     categories = load_categories(dataset["categories"])
     return PanopticDataModule(
-        train=partial(instantiate, dataset["train"], categories=categories),
-        val=partial(instantiate, dataset["val"], categories=categories),
+        train=partial(_dataset, dataset["train"], categories),
+        val=partial(_dataset, dataset["val"], categories),
         augmentation=Augmentation(
             size=(dataset["size"][0], dataset["size"][1]),
             scale=(dataset["scale"][0], dataset["scale"][1]),
@@ -253,6 +253,14 @@ def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
         num_workers=strategy["num_workers"],
         seed=config["seed"],
     )
+
+
+def _dataset(options: dict[str, Any], categories: Categories) -> PanopticDataset:
+    make = instantiate({**options, "_partial_": True}, _convert_="all")
+    try:
+        return make(categories=categories)
+    except TypeError as error:
+        raise ValueError(f"dataset: {options['_target_']} does not take these options ({error}).") from error
 
 
 def batch_plan(config: dict[str, Any]) -> tuple[int, int]:
