@@ -24,7 +24,7 @@ def train(config: Any) -> float:
         load_weights(module, read_checkpoint(resolved["init_from"])["state_dict"], resolved["init_from"])
     trainer = build_trainer(resolved)
     trainer.fit(module, datamodule, ckpt_path=resolved["resume"], weights_only=True)
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     metrics = trainer.validate(module, datamodule, ckpt_path=best or None, verbose=False, weights_only=True)[0]
     if trainer.is_global_zero:
         print(f"{config.metric} {metrics[config.metric]:.2f} · checkpoint {Path(best) if best else 'none'}")

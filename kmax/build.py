@@ -52,9 +52,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        raise ValueError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign.") from error
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign."
+        ) from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
-        raise ValueError(f"{path} carries no kmax configuration: only checkpoints that train.py wrote can be used here.")
+        raise ValueError(
+            f"{path} carries no kmax configuration: only checkpoints that train.py wrote can be used here."
+        )
     return checkpoint
 
 
@@ -69,8 +73,11 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source:
     unexpected = sorted(state_dict.keys() - own.keys())
     shapes = [k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape]
     if missing or unexpected or shapes:
-        found = [f"{len(keys)} {kind} (first: {keys[0]})" for kind, keys in
-                 (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes))) if keys]
+        found = [
+            f"{len(keys)} {kind} (first: {keys[0]})"
+            for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes)))
+            if keys
+        ]
         raise ValueError(
             f"The weights of {source} do not fit this model: {', '.join(found)}. "
             "Use the configuration that they were trained with."

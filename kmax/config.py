@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -68,7 +67,7 @@ def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type
         if default is inspect.Parameter.empty:
             fields.append((parameter.name, kind, MISSING))
         elif isinstance(default, (list, tuple, dict)):
-            fields.append((parameter.name, kind, field(default_factory=lambda value=default: value)))
+            fields.append((parameter.name, kind, field(default_factory=partial(type(default), default))))
         else:
             fields.append((parameter.name, kind, default))
     return make_dataclass(name, fields)
@@ -147,7 +146,7 @@ class TrainConfig:
     backbone: BackboneConfig = MISSING  # type: ignore[valid-type]
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING  # type: ignore[valid-type]
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LossConfig = field(default_factory=LossConfig)  # type: ignore[valid-type]
     optimizer: OptimizerConfig = MISSING
     strategy: StrategyConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from kmax.categories import Categories
 from kmax.losses import Criterion
@@ -64,7 +64,7 @@ class KMaXModule(LightningModule):
         """Run the model on the uint8 images of a batch."""
         return self.model(normalize(batch.images, batch.valid))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
         losses = self.criterion(self(batch), batch.targets)
         total = torch.stack(list(losses.values())).sum()
         size = len(batch.targets)
@@ -73,7 +73,7 @@ class KMaXModule(LightningModule):
         self.log_dict(final, batch_size=size)
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
+    def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:  # type: ignore[override]
         final = self(batch).predictions[-1]
         padded = (batch.images.shape[-2], batch.images.shape[-1])
         maps = tuple(self._panoptic(final, i, sample, padded) for i, sample in enumerate(batch.samples))
@@ -93,8 +93,13 @@ class KMaXModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.result = self.panoptic_quality.compute()
         self.panoptic_quality.reset()
-        numbers = {"pq": self.result.all.pq, "sq": self.result.all.sq, "rq": self.result.all.rq,
-                   "pq_things": self.result.things.pq, "pq_stuff": self.result.stuff.pq}
+        numbers = {
+            "pq": self.result.all.pq,
+            "sq": self.result.all.sq,
+            "rq": self.result.all.rq,
+            "pq_things": self.result.things.pq,
+            "pq_stuff": self.result.stuff.pq,
+        }
         self.log_dict({f"val/{name}": value for name, value in numbers.items()}, rank_zero_only=False)
 
     def configure_optimizers(self) -> Any:
@@ -109,6 +114,3 @@ class KMaXModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["kmax_config"] = self.config
         checkpoint["kmax_categories"] = self.categories.to_dict()
-
-
-__all__ = ["KMaXModule", "ValidationOutput", "nn", "normalize"]

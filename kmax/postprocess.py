@@ -146,29 +146,18 @@ def instances(
     best, query, label = best[thing], query[thing], label[thing]
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
-    # Pairs may share a query, so masks are drawn once per query.
-    used, row = query[order].unique(return_inverse=True)
-    row_of = torch.full((len(mask_logits) + 1,), -1, device=used.device)
-    row_of[used] = torch.arange(len(used), device=used.device)
-    masks = torch.zeros(len(used), claims.planes.shape[1], dtype=torch.bool, device=used.device)
-    for plane in claims.planes:
-        drawn = row_of[plane.long()]
-        pixel = (drawn >= 0).nonzero()[:, 0]
-        masks[drawn[pixel], pixel] = True
-    return Instances(masks[row].unflatten(1, claims.size), label[order], scores)
+    masks = torch.empty(len(order), claims.planes.shape[1], dtype=torch.bool, device=order.device)
+    for row, number in zip(masks, query[order], strict=True):
+        torch.any(claims.planes == number, 0, out=row)
+    return Instances(masks.unflatten(1, claims.size), label[order], scores)
 
 
 def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] | None = None) -> None:
-    if mask_logits.ndim != 3 or class_logits.ndim != 2 or len(class_logits) != len(mask_logits):
-        raise ValueError(
-            "Post-processing takes one image's class_logits (N, K+1) and mask_logits (N, h, w); these are "
-            f"{tuple(class_logits.shape)} and {tuple(mask_logits.shape)}."
-        )
+    shapes = f"class_logits {tuple(class_logits.shape)} and mask_logits {tuple(mask_logits.shape)}"
+    if class_logits.ndim != 2 or mask_logits.ndim != 3 or len(class_logits) != len(mask_logits):
+        raise ValueError(f"Post-processing takes the logits (N, K+1) and (N, h, w) of one image, not {shapes}.")
     if is_thing is not None and class_logits.shape[1] != len(is_thing) + 1:
-        raise ValueError(
-            f"class_logits has {class_logits.shape[1]} columns, but {len(is_thing)} classes and void need "
-            f"{len(is_thing) + 1}: use the categories that the model was trained with."
-        )
+        raise ValueError(f"{len(is_thing)} categories do not fit {shapes}: use those that the model was trained with.")
 
 
 def _upcast(logits: Tensor) -> Tensor:
@@ -179,12 +168,11 @@ def _upcast(logits: Tensor) -> Tensor:
 def _probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
     """Softmax over queries of the resized mask logits, in strips of rows (rows, W0, N)."""
     pixels = _upcast(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
-    rows, columns = (_Taps.of(pixels.shape[axis], sizes, axis).to(pixels) for axis in (0, 1))
-    wide = len(columns.first) * pixels.shape[2]
-    step = max(1, _STRIP_ELEMENTS.get(pixels.device.type, 2**22) // wide)
-    for start in range(0, len(rows.first), step):
-        strip = rows.part(start, start + step).resample(pixels, 0)
-        yield columns.resample(strip, 1).softmax(-1)
+    rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
+    budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
+    step = max(1, budget // (len(columns.first) * pixels.shape[2]))
+    for strip in zip(*(taps.split(step) for taps in rows), strict=True):
+        yield _resample(_resample(pixels, 0, _Taps(*strip)), 1, columns).softmax(-1)
 
 
 class _Taps(NamedTuple):
@@ -193,42 +181,36 @@ class _Taps(NamedTuple):
     first: Tensor
     weights: Tensor
 
-    @staticmethod
-    def of(length: int, sizes: Sizes | None, axis: int) -> _Taps:
-        """From `length` cells to the padded size, cut to the content, to the original size.
 
-        Corners are aligned for odd padded sizes (32k+1), where cells sit on pixels 0, s, 2s, …
-        """
-        if sizes is None:
-            return _Taps(torch.arange(length), torch.ones(length, 1, dtype=torch.float64))
-        padded, content, original = sizes.padded[axis], sizes.content[axis], sizes.original[axis]
-        aligned = padded % 2 == 1
-        index, weight = _bilinear(length, padded, aligned)
-        if content != padded or content != original:
-            second, second_weight = _bilinear(content, original, aligned)
-            index = index[second].flatten(1)
-            weight = (second_weight[..., None] * weight[second]).flatten(1)
-        first = index.amin(1)
-        offset = index - first[:, None]
-        taps = torch.zeros(len(first), int(offset.max()) + 1, dtype=weight.dtype).scatter_add_(1, offset, weight)
-        return _Taps(first, taps)
+def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
+    """From `length` cells to the padded size, cut to the content, to the original size, all in one.
 
-    def to(self, like: Tensor) -> _Taps:
-        """With the device and the floating type of `like`."""
-        return _Taps(self.first.to(like.device), self.weights.to(like))
+    As in the model, corners are aligned for odd widths (32k+1), where cells sit on pixels 0, s, 2s, …
+    """
+    if sizes is None:
+        return _Taps(torch.arange(length), torch.ones(length, 1, dtype=torch.float64))
+    padded, content, original = sizes.padded[axis], sizes.content[axis], sizes.original[axis]
+    aligned = sizes.padded[1] % 2 == 1
+    index, weight = _bilinear(length, padded, aligned)
+    if content != padded or content != original:
+        second, second_weight = _bilinear(content, original, aligned)
+        index = index[second].flatten(1)
+        weight = (second_weight[..., None] * weight[second]).flatten(1)
+    first = index.amin(1)
+    offset = index - first[:, None]
+    taps = torch.zeros(len(first), int(offset.max()) + 1, dtype=weight.dtype).scatter_add_(1, offset, weight)
+    return _Taps(first, taps)
 
-    def part(self, start: int, stop: int) -> _Taps:
-        """The outputs start … stop − 1."""
-        return _Taps(self.first[start:stop], self.weights[start:stop])
 
-    def resample(self, values: Tensor, axis: int) -> Tensor:
-        """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
-        weights = self.weights[:, None, None] if axis == 0 else self.weights[:, None]  # (outputs, …, T)
-        result = values.index_select(axis, self.first).mul_(weights[..., 0])
-        for tap in range(1, self.weights.shape[1]):
-            index = (self.first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
-            result.addcmul_(values.index_select(axis, index), weights[..., tap])
-        return result
+def _resample(values: Tensor, axis: int, taps: _Taps) -> Tensor:
+    """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
+    first = taps.first.to(values.device)
+    weights = taps.weights.to(values)[:, None, None] if axis == 0 else taps.weights.to(values)[:, None]
+    result = values.index_select(axis, first).mul_(weights[..., 0])
+    for tap in range(1, taps.weights.shape[1]):
+        index = (first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
+        result.addcmul_(values.index_select(axis, index), weights[..., tap])
+    return result
 
 
 def _bilinear(length: int, target: int, align_corners: bool) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from kmax.checkpoint.detectron2 import load_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
 

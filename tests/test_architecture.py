@@ -60,8 +60,8 @@ def keys(config: dict, prefix: str = "") -> set[str]:
 
 
 def test_strategy_and_experiment_share_no_key() -> None:
-    strategies = [f for f in (ROOT / "conf" / "strategy").glob("*.yaml")]
-    experiments = [f for f in (ROOT / "conf" / "experiment").glob("*.yaml")]
+    strategies = list((ROOT / "conf" / "strategy").glob("*.yaml"))
+    experiments = list((ROOT / "conf" / "experiment").glob("*.yaml"))
     assert strategies
     assert experiments
     owned = set().union(*(keys(yaml.safe_load(f.read_text()), "strategy.") for f in strategies))

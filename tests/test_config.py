@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+
 from kmax.build import model_from_config
 from kmax.categories import load_categories
 from kmax.config import batch_plan, compose_config, conf_dir, resolve
-from omegaconf import OmegaConf
 
 EXPERIMENTS = sorted(f.stem for f in (conf_dir() / "experiment").glob("*.yaml"))
 STRATEGIES = sorted(f.stem for f in (conf_dir() / "strategy").glob("*.yaml"))
@@ -60,9 +61,10 @@ def test_every_strategy_composes(strategy: str) -> None:
 
 def test_multinode_keeps_the_published_batch() -> None:
     assert batch_plan(plain(compose_config("coco_resnet50", "strategy=ddp_multinode"))) == (2, 1)
-    assert batch_plan(
-        plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))
-    ) == (4, 16)
+    assert batch_plan(plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))) == (
+        4,
+        16,
+    )
 
 
 def test_an_indivisible_batch_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 
@@ -23,7 +23,7 @@ def _logged_in() -> bool:
         return False
 
 
-def wandb_logger(mode: str = "auto", log_model: bool | str = False, **options: Any) -> WandbLogger:
+def wandb_logger(mode: str = "auto", log_model: Literal["all"] | bool = False, **options: Any) -> WandbLogger:
     """A WandbLogger that never asks for a login: `auto` is online for a logged-in user and offline otherwise.
 
     Raises:
@@ -33,6 +33,8 @@ def wandb_logger(mode: str = "auto", log_model: bool | str = False, **options: A
         raise ValueError(f"logger.wandb.mode={mode} is unknown: choose one of {', '.join(MODES)}.")
     offline = mode == "offline" or (mode == "auto" and not _logged_in())
     if offline and log_model:
-        raise ValueError("An offline run of wandb cannot upload models: set logger.wandb.log_model=false or mode=online.")
+        raise ValueError(
+            "An offline run of wandb cannot upload models: set logger.wandb.log_model=false or mode=online."
+        )
     Path(options.get("save_dir", ".")).mkdir(parents=True, exist_ok=True)
     return WandbLogger(offline=offline, log_model=log_model, **options)

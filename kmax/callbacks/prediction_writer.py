@@ -66,14 +66,20 @@ class PredictionWriter(Callback):
             name = f"{Path(sample.file_name or str(sample.image_id)).stem}.png"
             encoded = encode_ids(prediction.segment_map.cpu().numpy())
             Image.fromarray(encoded).save(self.folder / "panoptic" / name)
-            self._annotations.append(annotation(prediction, sample, pl_module.categories, name))
+            self._annotations.append(annotation(prediction, sample, self._categories(pl_module), name))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         part = self.folder / f"panoptic-{trainer.global_rank}.part"
         part.write_text(json.dumps(self._annotations))
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
-            self._join(pl_module.categories, trainer.world_size)
+            self._join(self._categories(pl_module), trainer.world_size)
+
+    @staticmethod
+    def _categories(pl_module: LightningModule) -> Categories:
+        categories = pl_module.categories
+        assert isinstance(categories, Categories), "KMaXModule carries its categories"
+        return categories
 
     def _join(self, categories: Categories, world_size: int) -> None:
         parts = [self.folder / f"panoptic-{rank}.part" for rank in range(world_size)]

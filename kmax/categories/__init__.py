@@ -74,12 +74,16 @@ class Categories:
         """
         try:
             classes = tuple(
-                Category(int(c["id"]), str(c["name"]), bool(c["isthing"]), (c["color"][0], c["color"][1], c["color"][2]))
+                Category(
+                    int(c["id"]), str(c["name"]), bool(c["isthing"]), (c["color"][0], c["color"][1], c["color"][2])
+                )
                 for c in data["classes"]
             )
             return cls(str(data["name"]), classes)
         except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"Categories need name and classes with id, name, isthing, color; wrong: {error}.") from error
+            raise ValueError(
+                f"Categories need name and classes with id, name, isthing, color; wrong: {error}."
+            ) from error
 
 
 def load_categories(name: str) -> Categories:

@@ -101,11 +101,7 @@ _ATROUS_HEAD: Table = (
     ("_aspp._aspp_pool.", "aspp.pool."),
     ("_aspp._proj_conv_bn_act.", "aspp.project."),
     *((f"_low_level_projection_os{8 // (i + 1)}.", f"project.{i}.") for i in range(2)),
-    *(
-        (f"_low_level_fusion_os{8 // (i + 1)}_conv{j}_bn_act.", f"fuse.{i}.{j}.")
-        for i in range(2)
-        for j in range(2)
-    ),
+    *((f"_low_level_fusion_os{8 // (i + 1)}_conv{j}_bn_act.", f"fuse.{i}.{j}.") for i in range(2) for j in range(2)),
     ("conv_block_#.", "refine.#."),
     ("final_conv.conv.", "logits."),
 )
@@ -164,8 +160,10 @@ def from_detectron2(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
             f"{len(unknown)} entries are not of a published PyTorch kMaX-DeepLab, the first is {unknown[0]!r}: "
             "is this another model's checkpoint?"
         )
-    return {str(our_name(name)): torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-            for name, value in entries.items()}
+    return {
+        str(our_name(name)): torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
+        for name, value in entries.items()
+    }
 
 
 def to_detectron2(model: nn.Module) -> dict[str, Tensor]:

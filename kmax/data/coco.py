@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class _Index:
 
     def names(self, index: int) -> tuple[str, str]:
         cuts = self.file_offset[2 * index : 2 * index + 3]
-        image, annotation = (self.file_bytes[a:b].tobytes().decode() for a, b in zip(cuts[:-1], cuts[1:], strict=True))
+        image, annotation = (self.file_bytes[a:b].tobytes().decode() for a, b in pairwise(cuts))
         return image, annotation
 
 
@@ -97,7 +98,9 @@ class CocoPanoptic:
         self.categories = categories or load_categories("coco")
         for path in (self.image_folder, self.annotation_folder, self.annotation_file):
             if not path.exists():
-                raise FileNotFoundError(f"{path} is missing: set dataset.root to the folder described in data/README.md.")
+                raise FileNotFoundError(
+                    f"{path} is missing: set dataset.root to the folder described in data/README.md."
+                )
         content = _read_json(self.annotation_file)
         self._index = _build_index(content, self.categories.label_of, self.annotation_file, subset)
 

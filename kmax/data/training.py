@@ -55,8 +55,8 @@ class Augmentation:
         cells = -(-self.size[0] // self.target_stride) * -(-self.size[1] // self.target_stride)
         if self.min_labelled_pixels >= cells:
             raise ValueError(
-                f"A crop of {self.size[0]}×{self.size[1]} has {cells} pixels at stride {self.target_stride}, so none has "
-                f"more than loss.samples={self.min_labelled_pixels} labelled ones: lower loss.samples."
+                f"A crop of {self.size[0]}×{self.size[1]} has {cells} pixels at stride {self.target_stride}, so none "
+                f"has more than loss.samples={self.min_labelled_pixels} labelled ones: lower loss.samples."
             )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"dataset.scale={list(self.scale)} must be two positive numbers, the smaller first.")

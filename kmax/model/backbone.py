@@ -9,12 +9,11 @@ import os
 import socket
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import timm
 import torch
-from timm.models.convnext import ConvNeXt
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -51,10 +50,10 @@ STEM = 0
 class ResNetBackbone(Backbone):
     """A timm ResNet. Family deeplab2: no pool, stage 2 strides instead, features from before the last activation."""
 
-    def __init__(self, body: ResNet, family: str) -> None:
+    def __init__(self, body: Any, family: str) -> None:
         super().__init__()
         self.deeplab2 = family == "deeplab2"
-        self.body = body
+        self.body: Any = body
         body.fc = nn.Identity()
         if self.deeplab2:
             _stride_in_first_stage(body)
@@ -75,7 +74,7 @@ class ResNetBackbone(Backbone):
         return features
 
 
-def _stride_in_first_stage(body: ResNet) -> None:
+def _stride_in_first_stage(body: Any) -> None:
     block = body.layer1[0]
     conv = block.conv2 if hasattr(block, "conv3") else block.conv1
     conv.stride = (2, 2)
@@ -93,9 +92,9 @@ def _last_activation(block: nn.Module) -> None:
 class ConvNeXtBackbone(Backbone):
     """A timm ConvNeXt, padded so that sizes 32k+1 fit."""
 
-    def __init__(self, body: ConvNeXt, family: str) -> None:
+    def __init__(self, body: Any, family: str) -> None:
         super().__init__()
-        self.body = body
+        self.body: Any = body
         body.norm_pre, body.head = nn.Identity(), nn.Identity()
         if not isinstance(body.stem[0], nn.Conv2d) or body.stem[0].stride != (4, 4):
             raise ValueError("Of the ConvNeXt models only those with a 4×4 patch stem can be used.")
@@ -117,9 +116,9 @@ class TimmBackbone(Backbone):
     Models that cut an image into patches get it padded to a multiple of 32, and their features cropped.
     """
 
-    def __init__(self, body: nn.Module, name: str) -> None:
+    def __init__(self, body: Any, name: str) -> None:
         super().__init__()
-        self.body = body
+        self.body: Any = body
         self.act = nn.Identity()
         info = body.feature_info
         self.channels = dict(zip(STRIDES, info.channels(), strict=True))
@@ -127,7 +126,9 @@ class TimmBackbone(Backbone):
         if not self._fits():
             self.pad = True
             if not self._fits():
-                raise ValueError(f"The timm model {name} does not yield features of sizes H/4 … H/32 at any input size.")
+                raise ValueError(
+                    f"The timm model {name} does not yield features of sizes H/4 … H/32 at any input size."
+                )
 
     def _fits(self) -> bool:
         """Whether features of a 65×97 image have the sizes that they should."""
@@ -200,14 +201,14 @@ def build_backbone(
     return backbone
 
 
-def _feature_model(name: str, drop_path: float, weights: dict) -> nn.Module:
-    options = {"drop_path_rate": drop_path} if drop_path else {}
-    if name.startswith(("swin", "maxvit", "maxxvit", "coatnet")):
-        options |= {"strict_img_size": False} if name.startswith("swin") else {}
+def _feature_model(name: str, drop_path: float, weights: dict[str, Any]) -> nn.Module:
+    options: dict[str, Any] = {**weights, **({"drop_path_rate": drop_path} if drop_path else {})}
+    if name.startswith("swin"):
+        options["strict_img_size"] = False
     try:
-        body = timm.create_model(name, features_only=True, **options, **weights)
+        body: Any = timm.create_model(name, features_only=True, **options)
         wanted = [body.feature_info.reduction().index(stride) for stride in STRIDES]
-        return timm.create_model(name, features_only=True, out_indices=wanted, **options, **weights)
+        return timm.create_model(name, features_only=True, out_indices=wanted, **options)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
             f"The timm model {name} offers no features at strides 4, 8, 16 and 32 ({str(error).splitlines()[0]}): "
@@ -215,13 +216,15 @@ def _feature_model(name: str, drop_path: float, weights: dict) -> nn.Module:
         ) from error
 
 
-def _weight_options(name: str, pretrained: bool | str) -> dict:
+def _weight_options(name: str, pretrained: bool | str) -> dict[str, Any]:
     """timm's arguments for `pretrained`; fails within a second where a download is impossible."""
     if pretrained is False or pretrained is None:
         return {"pretrained": False}
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"There is no file {pretrained} (backbone.pretrained): give the path of timm weights.")
+            raise FileNotFoundError(
+                f"There is no file {pretrained} (backbone.pretrained): give the path of timm weights."
+            )
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
     _require_download(name)
     return {"pretrained": True}
@@ -244,6 +247,6 @@ def _require_download(name: str) -> None:
         socket.create_connection((address.hostname, address.port or 443), timeout=1).close()
     except OSError as error:
         raise ValueError(
-            f"The weights of {name} cannot be downloaded ({error}): get {files[0]} of {repository or name} elsewhere and set "
-            "backbone.pretrained=PATH, or backbone.pretrained=false to train from scratch."
+            f"The weights of {name} cannot be downloaded ({error}): get {files[0]} of {repository or name} elsewhere "
+            "and set backbone.pretrained=PATH, or backbone.pretrained=false to train from scratch."
         ) from error

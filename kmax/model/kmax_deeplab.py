@@ -65,7 +65,9 @@ class KMaXDeepLab(nn.Module):
         self.order = _stage_order(backbone, family, stem_stage)
         stages = len(self.order)
         if len(widths) < stages or len(blocks) < stages or len(layers) != len(COARSE_STRIDES):
-            raise ValueError(f"model.widths and model.blocks need {stages} entries, model.layers {len(COARSE_STRIDES)}.")
+            raise ValueError(
+                f"model.widths and model.blocks need {stages} entries, model.layers {len(COARSE_STRIDES)}."
+            )
         self.pixel_decoder = PixelDecoder(
             [backbone.channels[key] for key in self.order],
             widths[:stages],
@@ -108,7 +110,9 @@ class KMaXDeepLab(nn.Module):
     def _semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
         if self.semantic_head is None or not self.training:
             return None
-        handed = {stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)}
+        handed = {
+            stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)
+        }
         return self.semantic_head(handed, align_corners)
 
     def _resized(self, prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
@@ -126,7 +130,9 @@ def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]
     if not stem_stage:
         return [32, 16, 8, 4]
     if STEM not in backbone.channels:
-        raise ValueError("model.stem_stage=true needs a ResNet or ConvNeXt backbone: the others hand out no stem feature.")
+        raise ValueError(
+            "model.stem_stage=true needs a ResNet or ConvNeXt backbone: the others hand out no stem feature."
+        )
     from kmax.model.backbone import ResNetBackbone
 
     # The published PyTorch code feeds ResNet's two stride-4 features in this order.

@@ -74,7 +74,7 @@ class ConvNorm(nn.Module):
             nn.init.xavier_uniform_(self.conv.weight)
         else:
             init_truncated_normal(self.conv.weight, std)
-        if bias:
+        if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,6 +91,7 @@ def prediction_conv(in_channels: int, out_channels: int, dims: int) -> nn.Module
     """The 1×1 convolution with bias that ends a head; σ = 0.01."""
     conv = {1: nn.Conv1d, 2: nn.Conv2d}[dims](in_channels, out_channels, 1)
     init_truncated_normal(conv.weight, 0.01)
+    assert conv.bias is not None, "asked for"
     nn.init.zeros_(conv.bias)
     return conv
 

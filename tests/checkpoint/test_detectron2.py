@@ -7,6 +7,7 @@ import json
 import golden_tools
 import pytest
 import torch
+
 from kmax.checkpoint.detectron2 import from_detectron2, load_detectron2, our_name, their_name, to_detectron2
 
 
@@ -35,9 +36,9 @@ def test_there_and_back_gives_the_same_values() -> None:
 def test_what_does_not_fit_is_named() -> None:
     model = golden_tools.model("ade20k_r50", device="meta")
     state = {key: torch.zeros(shape, device="meta") for key, shape in golden_tools.entries("coco_r50")}
-    with pytest.raises(ValueError, match="of another shape .first: semantic_head.logits"):
+    with pytest.raises(ValueError, match=r"of another shape .first: semantic_head.logits"):
         load_detectron2(model, state)
-    with pytest.raises(ValueError, match="not of a published PyTorch kMaX-DeepLab, the first is 'fc.weight'"):
+    with pytest.raises(ValueError, match=r"not of a published PyTorch kMaX-DeepLab, the first is 'fc.weight'"):
         from_detectron2({"fc.weight": torch.zeros(1)})
     del state["backbone.stem.conv1.weight"]
     with pytest.raises(ValueError, match="1 missing"):

@@ -13,7 +13,9 @@ FORWARD = ["coco_r50", "coco_convnext_tiny", "cityscapes_r50", "ade20k_r50"]
 def test_every_output_equals_the_recorded_one(name: str) -> None:
     golden = golden_tools.load(f"forward_{name}")
     model = golden_tools.seeded_model(name).float().eval()
-    images = torch.from_numpy(golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])).float()
+    images = torch.from_numpy(
+        golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
+    ).float()
     with torch.no_grad():
         features = model.backbone(images)
         pixels = model.pixel_decoder([features[key] for key in model.order], True)

@@ -6,6 +6,7 @@ import golden_tools
 import numpy as np
 import pytest
 import torch
+
 from kmax.checkpoint.detectron2 import our_name
 from kmax.losses import Criterion
 from kmax.structures import Target
@@ -67,7 +68,9 @@ def test_a_training_step_equals_the_recorded_one(name: str) -> None:
 def check_gradients(model: torch.nn.Module, golden) -> None:
     parameters = dict(model.named_parameters())
     assert len(golden["gradient/names"]) == len(parameters)
-    for key, norm, head in zip(golden["gradient/names"], golden["gradient/norms"], golden["gradient/heads"], strict=True):
+    for key, norm, head in zip(
+        golden["gradient/names"], golden["gradient/norms"], golden["gradient/heads"], strict=True
+    ):
         gradient = parameters[str(our_name(str(key)))].grad
         assert gradient is not None, key
         actual = float(gradient.norm())
