@@ -107,10 +107,7 @@ def panoptic(
 
 @torch.no_grad()
 def semantic(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Tensor:
-    """Semantic segmentation of one image: the class (H0, W0) int64 with the highest score at each pixel.
-
-    The arguments are those of `panoptic`.
-    """
+    """The class (H0, W0) int64 with the highest score at each pixel; the arguments are those of `panoptic`."""
     return torch.cat([scores.argmax(-1) for scores in semantic_scores(class_logits, mask_logits, sizes)])
 
 
@@ -249,11 +246,7 @@ def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Clai
 
 
 def _patches(planes: Tensor, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Group the pixels by who claims them.
-
-    Returns:
-        The patch (H0·W0,) of each pixel, the claimants (U, k) of each patch and its area (U,).
-    """
+    """Patches of pixels with the same claimants: the patch (H0·W0,) of each pixel; claimants (U, k); areas (U,)."""
     patch = torch.zeros_like(planes[0], dtype=torch.int64)
     claimants, area = patch.new_zeros(1, 0), patch.new_tensor([len(patch)])
     for plane in planes:
@@ -282,10 +275,9 @@ def _merge(
     is_thing: Sequence[bool],
     thresholds: Thresholds,
 ) -> tuple[np.ndarray, tuple[Segment, ...]]:
-    """Give the patches (U,) to the queries (class probability, label, area, confidence: 4, N), by descending score.
+    """Give the patches to the queries (class probability, label, area, confidence: 4, N), by descending score.
 
-    Returns:
-        The segment id of each patch, (U,) int32 with 0 = void, and the segments.
+    Returns the segment id of each patch, (U,) int32 with 0 = void, and the segments.
     """
     probability, label, area, confidence = queries
     owner = np.zeros(len(claimants), dtype=np.int32)
