@@ -1,0 +1,87 @@
+"""Pictures: sizes, colours, what is drawn where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kmax.categories import load_categories
+from kmax.structures import PanopticMap, Sample, Segment
+from kmax.visualization import draw_clusters, draw_panoptic, panel, segment_colors
+
+CATEGORIES = load_categories("coco")
+PERSON = CATEGORIES.names.index("person")
+STUFF = CATEGORIES.is_thing.index(False)
+
+
+def sample(height: int, width: int) -> Sample:
+    """Stuff on the left, two people (the second a crowd) on the right, void at the bottom."""
+    segment_map = np.full((height, width), 70000, np.int32)
+    segment_map[:, width // 2 :] = 2
+    segment_map[: height // 3, width // 2 :] = 3
+    segment_map[-(height // 4) :] = 0
+    segments = (Segment(70000, STUFF), Segment(2, PERSON), Segment(3, PERSON, crowd=True))
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Sample(image, segment_map, segments, 1)
+
+
+def prediction(truth: Sample) -> PanopticMap:
+    return PanopticMap(torch.as_tensor(truth.segment_map), truth.segments)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 500), (97, 97), (300, 40), (480, 640)])
+def test_panel_of_any_size(height: int, width: int) -> None:
+    truth = sample(height, width)
+    clusters = np.arange(height * width).reshape(height, width)[::4, ::4] % 128
+    picture = panel(truth.image, truth, prediction(truth), clusters, CATEGORIES, long_side=200)
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    assert picture.shape[0] >= 200 * height / max(height, width)
+    assert picture.shape[1] >= 4 * 200 * width / max(height, width)
+
+
+def test_prediction_and_truth_are_drawn_alike_and_nothing_is_changed() -> None:
+    truth = sample(60, 80)
+    before = truth.image.copy()
+    first = draw_panoptic(truth.image, truth, CATEGORIES)
+    np.testing.assert_array_equal(first, draw_panoptic(truth.image, prediction(truth), CATEGORIES))
+    np.testing.assert_array_equal(truth.image, before)
+    assert first.shape == truth.image.shape
+
+
+def test_segments_wear_their_colours_and_void_is_dark_grey() -> None:
+    truth = sample(60, 80)
+    grey = np.full_like(truth.image, 128)
+    picture = draw_panoptic(grey, truth, CATEGORIES, labels=False).astype(int)
+    void, person = picture[55, 10], picture[30, 60]
+    assert len(set(void.tolist())) == 1
+    assert void[0] < 64
+    color = np.array(segment_colors(truth.segments, CATEGORIES)[2])
+    assert np.abs(person - (0.65 * color + 0.35 * 128)).max() <= 1
+    assert (picture[10, 39] == 255).all()  # a contour
+
+
+def test_names_are_written_where_they_fit() -> None:
+    large, small = sample(300, 400), sample(12, 16)
+    for truth, written in ((large, True), (small, False)):
+        labelled, plain = (draw_panoptic(truth.image, truth, CATEGORIES, labels=x) for x in (True, False))
+        assert (labelled != plain).any() == written
+        assert (labelled[truth.segment_map == 0] == plain[truth.segment_map == 0]).all()
+
+
+def test_things_of_a_class_differ_and_colours_are_stable() -> None:
+    people = [Segment(i + 1, PERSON) for i in range(28)]
+    colors = segment_colors(people, CATEGORIES)
+    assert colors[1] == CATEGORIES.classes[PERSON].color
+    assert len(set(colors.values())) >= 20
+    assert colors == segment_colors(people, CATEGORIES)
+    stuff = segment_colors([Segment(5, STUFF), Segment(9, STUFF)], CATEGORIES)
+    assert stuff[5] == stuff[9] == CATEGORIES.classes[STUFF].color
+
+
+def test_clusters_have_fixed_distinct_colours() -> None:
+    every = draw_clusters(np.arange(128)[None])[0]
+    assert len(np.unique(every, axis=0)) == 128
+    np.testing.assert_array_equal(draw_clusters(np.array([[7]]))[0, 0], every[7])
+    assert draw_clusters(np.array([[0, 1]]), (4, 6)).shape == (4, 6, 3)
