@@ -1,0 +1,130 @@
+"""Draws, targets, samplers, batches and the DataModule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from kmax.data import ShapesDataset, UnreadableImageError
+from kmax.data.datamodule import PanopticDataModule
+from kmax.data.targets import make_target
+from kmax.data.training import (
+    Augmentation,
+    DrawSampler,
+    EvaluationSet,
+    StridedSampler,
+    TrainingSet,
+    collate_evaluation,
+    collate_training,
+)
+from kmax.structures import Sample, Segment
+
+OPTIONS = Augmentation(size=(65, 97), scale=(0.5, 2.0), min_labelled_pixels=50)
+
+
+def test_targets_are_disjoint_dense_and_void_elsewhere() -> None:
+    segment_map = np.zeros((10, 12), np.int32)
+    segment_map[:, 4:8] = 9
+    segment_map[:, 8:] = 4
+    segment_map[1, 1] = 5  # no pixel at stride 4
+    segments = (Segment(4, 2), Segment(5, 1), Segment(9, 0, crowd=True))
+    target = make_target(Sample(np.zeros((10, 12, 3), np.uint8), segment_map, segments, 0), (17, 17))
+    assert target.labels.tolist() == [2]
+    assert target.segment_map.tolist() == [[-1, -1, 0, -1, -1]] * 3 + [[-1] * 5] * 2
+
+
+def test_an_image_without_segments_has_an_empty_target() -> None:
+    target = make_target(Sample(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.int32), (), 0), (9, 9))
+    assert target.labels.shape == (0,)
+    assert (target.segment_map == -1).all()
+
+
+def test_a_draw_follows_from_seed_epoch_and_index() -> None:
+    make = lambda seed: TrainingSet(ShapesDataset(20, seed=1), OPTIONS, seed)  # noqa: E731
+    first, again = make(0)[2, 7], make(0)[2, 7]
+    assert np.array_equal(first[0], again[0])
+    assert torch.equal(first[2].segment_map, again[2].segment_map)
+    assert not np.array_equal(first[0], make(0)[3, 7][0])
+    assert not np.array_equal(first[0], make(1)[2, 7][0])
+
+
+def test_draws_have_enough_labelled_pixels() -> None:
+    training = TrainingSet(ShapesDataset(20, seed=1), OPTIONS, 0)
+    for index in range(20):
+        image, valid, target = training[0, index]
+        assert image.shape == (65, 97, 3)
+        assert valid.shape == (65, 97)
+        assert target.segment_map.shape == (17, 25)
+        assert (target.segment_map >= 0).sum() > 50
+        assert set(target.segment_map.unique().tolist()) - {-1} == set(range(len(target.labels)))
+
+
+def test_impossible_demands_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"lower loss\.samples"):
+        Augmentation(size=(65, 65), min_labelled_pixels=4096)
+    with pytest.raises(ValueError, match=r"dataset\.scale"):
+        Augmentation(size=(65, 65), scale=(2.0, 1.0))
+    hopeless = Augmentation(size=(65, 65), scale=(0.1, 0.1), min_labelled_pixels=200)
+    with pytest.raises(ValueError, match="None of 50 draws"):
+        TrainingSet(ShapesDataset(3), hopeless, 0)[0, 0]
+
+
+class Damaged(ShapesDataset):
+    """Every image but the last is damaged."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < len(self) - 1:
+            raise UnreadableImageError(f"image {index} is damaged.")
+        return super().__getitem__(index)
+
+
+def test_training_skips_damaged_images_and_counts_them() -> None:
+    training = TrainingSet(Damaged(3), Augmentation(size=(65, 65), copy_paste=False), 0)
+    with pytest.warns(UserWarning, match="image 0 is damaged"):
+        training[0, 0]
+    assert int(training.skipped) >= 1
+    with pytest.raises(UnreadableImageError, match="image 0"):
+        EvaluationSet(Damaged(3), (65, 65))[0]
+
+
+def test_ranks_share_the_draws_of_an_epoch() -> None:
+    ranks = [DrawSampler(10, 0, 2, rank, 3) for rank in range(3)]
+    for sampler in ranks:
+        sampler.set_epoch(4)
+    draws = [list(sampler) for sampler in ranks]
+    assert len({len(d) for d in draws}) == 1
+    assert len(draws[0]) == len(ranks[0]) >= 100
+    together = [draw for d in draws for draw in d]
+    assert len(set(together)) == len(together)
+    assert {index for _, index in together} == set(range(10))
+    ranks[0].set_epoch(5)
+    assert not set(ranks[0]) & set(together)
+
+
+def test_evaluation_sees_every_image_once() -> None:
+    assert sorted(i for rank in range(4) for i in StridedSampler(10, rank, 4)) == list(range(10))
+
+
+def test_batches() -> None:
+    training = TrainingSet(ShapesDataset(4), OPTIONS, 0)
+    batch = collate_training([training[0, 0], training[0, 1]])
+    assert batch.images.shape == (2, 3, 65, 97)
+    assert batch.images.dtype == torch.uint8
+    assert batch.valid.shape == (2, 65, 97)
+    assert len(batch.targets) == 2
+    moved = batch.to("cpu")
+    assert torch.equal(moved.targets[1].segment_map, batch.targets[1].segment_map)
+    evaluation = collate_evaluation([EvaluationSet(ShapesDataset(4), (65, 97))[0]])
+    assert len(evaluation.samples) == 1
+    assert evaluation.targets == ()
+
+
+def test_loaders_with_workers_equal_loaders_without() -> None:
+    def first(workers: int) -> torch.Tensor:
+        make = lambda: ShapesDataset(6)  # noqa: E731
+        module = PanopticDataModule(make, make, OPTIONS, batch_size=3, num_workers=workers, seed=2)
+        module.setup("fit")
+        assert sum(len(batch.samples) for batch in module.val_dataloader()) == 6
+        return next(iter(module.train_dataloader())).images
+
+    assert torch.equal(first(0), first(2))
