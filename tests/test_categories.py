@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kmax.categories import Categories, load_categories
 
 COUNTS = {"coco": (133, 80), "cityscapes": (19, 8), "ade20k": (150, 100), "shapes": (10, 6)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import golden_tools
 import pytest
 import torch
 
+import golden_tools
 from kmax.checkpoint.detectron2 import from_detectron2, load_detectron2, our_name, their_name, to_detectron2
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kmax.data import CocoPanoptic, UnreadableImageError
 from PIL import Image
+
+from kmax.data import CocoPanoptic, UnreadableImageError
 
 SAMPLES = Path(os.environ.get("KMAX_SAMPLE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 needs_samples = pytest.mark.skipif(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kmax.data import ShapesDataset
 from kmax.data.copy_paste import choose_segments, paste, to_canvas
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from kmax.data import ShapesDataset, UnreadableImageError
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.targets import make_target

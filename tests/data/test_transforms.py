@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from kmax.data import ShapesDataset
 from kmax.data.transforms import (
     Window,
@@ -16,7 +18,6 @@ from kmax.data.transforms import (
     resize_crop,
     transform_sample,
 )
-from PIL import Image
 
 DATASET = ShapesDataset(20, seed=5)
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import golden_tools
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import golden_tools
 from kmax.losses import Criterion, match
 from kmax.structures import Output, Prediction, Target
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import golden_tools
 import pytest
 import torch
+
+import golden_tools
 
 FORWARD = ["coco_r50", "coco_convnext_tiny", "cityscapes_r50", "ade20k_r50"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import golden_tools
 import numpy as np
 import pytest
 import torch
 
+import golden_tools
 from kmax.checkpoint.detectron2 import our_name
 from kmax.losses import Criterion
 from kmax.structures import Target

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import golden_tools
 import pytest
 import torch
 from torch import nn
 
+import golden_tools
 from kmax.checkpoint.detectron2 import our_name
 from kmax.optim import parameter_groups
 
