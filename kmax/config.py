@@ -22,7 +22,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -309,10 +310,17 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
         "limit_val_batches": trainer["limit_val_batches"],
         "num_sanity_val_steps": trainer["num_sanity_val_steps"],
         "enable_progress_bar": trainer["enable_progress_bar"],
-        "callbacks": [instantiate(callback) for callback in config["callbacks"].values()],
+        "callbacks": _callbacks(config),
         "logger": [instantiate(logger) for logger in config["logger"].values()] or False,
     }
     return Trainer(**{**arguments, **options})
+
+
+def _callbacks(config: dict[str, Any]) -> list[Callback]:
+    """The callbacks of a run, without a progress bar where `trainer.enable_progress_bar` forbids it."""
+    callbacks = [instantiate(callback) for callback in config["callbacks"].values()]
+    wanted = config["trainer"]["enable_progress_bar"]
+    return [callback for callback in callbacks if wanted or not isinstance(callback, ProgressBar)]
 
 
 def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:

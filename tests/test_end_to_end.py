@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-SMALL = [
-    "debug=fast",
-    "dataset.train.length=8",
-    "dataset.val.length=4",
-    "dataset.batch_size=2",
-    "strategy=cpu",
-    "trainer.enable_progress_bar=false",
-]
+from conftest import SMALL_RUN, run_python
 
 
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    result = run("train.py", *SMALL, f"hydra.run.dir={folder}")
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder
-
-
-def test_training_leaves_everything_behind(trained: Path) -> None:
-    assert {f.name for f in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert len(list((trained / "panels").glob("*.png"))) == 4
-    assert "val/pq" in (trained / "metrics.csv").read_text()
-    checkpoint = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
+def test_training_leaves_everything_behind(tiny_run: Path) -> None:
+    assert {f.name for f in (tiny_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert len(list((tiny_run / "panels").glob("*.png"))) == 4
+    assert "val/pq" in (tiny_run / "metrics.csv").read_text()
+    checkpoint = torch.load(tiny_run / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["kmax_config"]["dataset"]["name"] == "shapes"
 
 
-def test_evaluation_needs_nothing_but_the_checkpoint(trained: Path, tmp_path: Path) -> None:
-    arguments = [f"ckpt={trained / 'checkpoints/best.ckpt'}", "save_predictions=true", f"hydra.run.dir={tmp_path}"]
-    result = run("evaluate.py", *arguments)
+def test_evaluation_needs_nothing_but_the_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    arguments = [f"ckpt={tiny_run / 'checkpoints/best.ckpt'}", "save_predictions=true", f"hydra.run.dir={tmp_path}"]
+    result = run_python("evaluate.py", *arguments)
     assert result.returncode == 0, result.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert 0 <= metrics["all"]["pq"] <= 100
@@ -58,10 +35,10 @@ def test_evaluation_needs_nothing_but_the_checkpoint(trained: Path, tmp_path: Pa
         assert set(np.unique(ids)) - {0} == {segment["id"] for segment in entry["segments_info"]}
 
 
-def test_a_predictor_needs_nothing_but_the_checkpoint(trained: Path) -> None:
+def test_a_predictor_needs_nothing_but_the_checkpoint(tiny_run: Path) -> None:
     import kmax
 
-    predictor = kmax.Predictor.from_checkpoint(trained / "checkpoints/best.ckpt", device="cpu")
+    predictor = kmax.Predictor.from_checkpoint(tiny_run / "checkpoints/best.ckpt", device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (50, 81, 3), dtype=np.uint8)
     result = predictor(image)
     assert result.segment_map.shape == (50, 81)
@@ -78,15 +55,17 @@ def test_a_predictor_needs_nothing_but_the_checkpoint(trained: Path) -> None:
     ],
 )
 def test_bad_input_gets_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    result = run(*arguments, f"hydra.run.dir={tmp_path}")
+    result = run_python(*arguments, f"hydra.run.dir={tmp_path}")
     assert result.returncode != 0
     assert sentence in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
 
 
-def test_weights_of_another_model_are_refused(trained: Path, tmp_path: Path) -> None:
-    checkpoint = trained / "checkpoints/best.ckpt"
-    result = run("train.py", *SMALL, f"init_from={checkpoint}", "model.num_queries=7", f"hydra.run.dir={tmp_path}")
+def test_weights_of_another_model_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    checkpoint = tiny_run / "checkpoints/best.ckpt"
+    result = run_python(
+        "train.py", *SMALL_RUN, f"init_from={checkpoint}", "model.num_queries=7", f"hydra.run.dir={tmp_path}"
+    )
     assert result.returncode != 0
     assert "do not fit this model" in result.stderr
     assert "Traceback" not in result.stderr

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from kmax.categories import Categories
 from kmax.structures import Batch
 from kmax.visualization import panel
 
@@ -38,12 +39,14 @@ class Panels(Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
+        categories = pl_module.categories
+        assert isinstance(categories, Categories), "KMaXModule carries its categories"
         padded = (batch.images.shape[-2], batch.images.shape[-1])
         for sample, prediction, clusters in zip(batch.samples, outputs.panoptic, outputs.clusters, strict=True):
             if len(self._panels) == self.images:
                 return
             content = _content(clusters.cpu().numpy(), padded, sample.segment_map.shape)
-            picture = panel(sample.image, sample, prediction, content, pl_module.categories)
+            picture = panel(sample.image, sample, prediction, content, categories)
             self._panels.append((str(sample.image_id), picture))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
