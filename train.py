@@ -7,8 +7,9 @@ from typing import Any
 
 import hydra
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 
-from kmax.build import categories_from_config, load_weights, module_from_config, read_checkpoint
+from kmax.build import categories_from_config, initialize_from, module_from_config
 from kmax.config import build_datamodule, build_trainer, register, resolve, run_or_explain
 
 register()
@@ -21,7 +22,11 @@ def train(config: Any) -> float:
     datamodule = build_datamodule(resolved)
     module = module_from_config(resolved, categories_from_config(resolved), pretrained=resolved["init_from"] is None)
     if resolved["init_from"]:
-        load_weights(module, read_checkpoint(resolved["init_from"])["state_dict"], resolved["init_from"])
+        fresh = initialize_from(module, resolved["init_from"])
+        if fresh:
+            rank_zero_only(print)(
+                f"Other classes than in {resolved['init_from']}, initialised anew: {', '.join(fresh)}."
+            )
     trainer = build_trainer(resolved)
     trainer.fit(module, datamodule, ckpt_path=resolved["resume"], weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")

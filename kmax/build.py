@@ -85,6 +85,36 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source:
     module.load_state_dict(state_dict)
 
 
+def initialize_from(module: KMaXModule, path: str | Path) -> tuple[str, ...]:
+    """Start from the weights of a checkpoint, of a model for the same classes or for others.
+
+    Other classes: the layers whose shape depends on their number keep their fresh initialisation; everything else
+    must fit.
+
+    Returns:
+        The names of the layers that were not loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint` and `load_weights`.
+    """
+    checkpoint = read_checkpoint(path)
+    weights, fresh = dict(checkpoint["state_dict"]), tuple[str, ...]()
+    if Categories.from_dict(checkpoint[CATEGORIES_KEY]).names != module.categories.names:
+        own = module.state_dict()
+        fresh = tuple(name for name in class_dependent(module.config) if name in own and name in weights)
+        weights.update({name: own[name] for name in fresh})
+    load_weights(module, weights, path)
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in fresh))
+
+
+def class_dependent(config: Mapping[str, Any]) -> list[str]:
+    """Names of the weights of a module whose shape depends on the number of classes: two models that differ in nothing
+    else tell."""
+    with torch.device("meta"):
+        one, other = (model_from_config(config, classes, pretrained=False).state_dict() for classes in (2, 3))
+    return [f"model.{name}" for name in one if one[name].shape != other[name].shape]
+
+
 def module_from_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> KMaXModule:
     """The trained module in `path`, in eval mode, built from nothing but the checkpoint.
 
@@ -99,5 +129,6 @@ def module_from_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None
 
 
 def categories_from_config(config: Mapping[str, Any]) -> Categories:
-    """The categories that the dataset section names."""
-    return load_categories(config["dataset"]["categories"])
+    """The categories that came along with a checkpoint, else those that the dataset section names."""
+    carried = config.get(CATEGORIES_KEY)
+    return Categories.from_dict(carried) if carried else load_categories(config["dataset"]["categories"])

@@ -27,7 +27,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kmax.build import CONFIG_KEY, model_from_config, read_checkpoint
+from kmax.build import CATEGORIES_KEY, CONFIG_KEY, categories_from_config, model_from_config, read_checkpoint
 from kmax.categories import Categories, load_categories
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.training import Augmentation, PanopticDataset
@@ -165,7 +165,7 @@ class EvaluateConfig:
     """The root of `evaluate.yaml`; `dataset`, `inference` and `strategy` are laid over what the checkpoint carries."""
 
     ckpt: str = MISSING
-    dataset: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=lambda: {"root": None})
     inference: dict[str, Any] = field(default_factory=dict)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     batch_size: int = 1
@@ -235,7 +235,7 @@ def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
         FileNotFoundError, ValueError: files that are missing or disagree.
     """
     dataset, strategy = config["dataset"], config["strategy"]
-    categories = load_categories(dataset["categories"])
+    categories = categories_from_config(config)
     return PanopticDataModule(
         train=partial(_dataset, dataset["train"], categories),
         val=partial(_dataset, dataset["val"], categories),
@@ -324,23 +324,41 @@ def _callbacks(config: dict[str, Any]) -> list[Callback]:
 
 
 def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration a checkpoint was trained with, under what evaluation says: its hardware, batch size and
-    whatever `dataset.…` and `inference.…` name.
+    """The configuration a checkpoint was trained with, and its categories, under what evaluation says: its hardware,
+    batch size and whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below move along.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint, or a key that its configuration does not know.
     """
-    trained = read_checkpoint(config["ckpt"])[CONFIG_KEY]
-    dataset = {**config["dataset"]}
+    checkpoint = read_checkpoint(config["ckpt"])
+    trained, dataset = checkpoint[CONFIG_KEY], {k: v for k, v in config["dataset"].items() if v is not None}
     if config["inference"]:
         dataset["inference"] = config["inference"]
     known = OmegaConf.structured(DatasetConfig)
     try:
-        merged = OmegaConf.merge(known, trained["dataset"], dataset)
+        merged = OmegaConf.merge(known, _moved(trained["dataset"], dataset.get("root")), dataset)
     except OmegaConfBaseException as error:
         raise ValueError(f"evaluate.py: {str(error).splitlines()[0]} Known keys: {', '.join(known)}.") from error
     strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"]}
-    return {**trained, "dataset": OmegaConf.to_container(merged, resolve=True), "strategy": strategy}
+    return {
+        **trained,
+        "dataset": OmegaConf.to_container(merged, resolve=True),
+        "strategy": strategy,
+        CATEGORIES_KEY: checkpoint[CATEGORIES_KEY],
+    }
+
+
+def _moved(section: dict[str, Any], root: str | None) -> dict[str, Any]:
+    """A dataset section whose paths below its own root lie below another one."""
+    old = str(section["root"])
+
+    def move(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: move(item) for key, item in value.items()}
+        inside = isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
+        return f"{root}{value[len(old) :]}" if inside else value
+
+    return section if root is None else move(section)
 
 
 def build_model(experiment: str | None = None, *overrides: str) -> KMaXDeepLab:

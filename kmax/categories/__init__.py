@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
+import mmap
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,13 +90,66 @@ class Categories:
 
 
 def load_categories(name: str) -> Categories:
-    """The categories of a dataset by name (`coco`, `cityscapes`, `ade20k`, `shapes`) or from a JSON file like theirs.
+    """The categories of a dataset by name (`coco`, `cityscapes`, `ade20k`, `shapes`) or from a JSON file: one like
+    theirs, or a panoptic annotation file in COCO's format, whose `categories` are taken in their order.
 
     Raises:
-        ValueError: no such name or file.
+        FileNotFoundError, ValueError: no such file; no such name, or a file without usable categories.
     """
-    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    if name.endswith(".json"):
+        return _from_file(Path(name))
+    path = FOLDER / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
         raise ValueError(f"dataset.categories={name} is unknown: choose one of {known}, or give a JSON file.")
     return Categories.from_dict(json.loads(path.read_text()))
+
+
+def _from_file(path: Path) -> Categories:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path} to read classes from: check dataset.root and dataset.categories.")
+    entries = _categories_section(path)
+    if entries is None:
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}): get the file again.") from error
+        if isinstance(content, dict) and "classes" in content:
+            return Categories.from_dict(content)
+        raise ValueError(f"{path} has neither categories (COCO's format) nor classes (as in kmax/categories).")
+    classes = [{"color": default_color(n), **entry} for n, entry in enumerate(entries)]
+    return Categories.from_dict({"name": path.stem, "classes": classes})
+
+
+def _categories_section(path: Path) -> list[dict[str, Any]] | None:
+    """The list under the key `categories`, without parsing the rest of a file of perhaps hundreds of megabytes."""
+    decoder = json.JSONDecoder()
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for match in re.finditer(rb'"categories"\s*:\s*(?=\[)', content):
+                text = _balanced_list(content, match.end())
+                try:
+                    found = decoder.decode(text.decode())
+                except ValueError:
+                    continue
+                if all(isinstance(entry, dict) for entry in found):
+                    return found
+    return None
+
+
+def _balanced_list(content: mmap.mmap, start: int, limit: int = 1 << 24) -> bytes:
+    """The bytes from the `[` at `start` to its `]`; categories hold flat objects, with lists only for colours."""
+    depth = 0
+    for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|\[|\]', content[start : start + limit]):
+        depth += {b"[": 1, b"]": -1}.get(match.group(), 0)
+        if not depth:
+            return content[start : start + match.end()]
+    return b""
+
+
+def default_color(label: int) -> tuple[int, int, int]:
+    """An RGB colour for a class without one: hues a golden angle apart, in three degrees of brightness."""
+    rgb = colorsys.hsv_to_rgb(label * 0.618034 % 1, (0.85, 0.6)[label % 2], (0.95, 0.75, 0.55)[label % 3])
+    return round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])
