@@ -24,8 +24,9 @@ def update(assignment: Tensor, values: Tensor, num_queries: int) -> Tensor:
         return values @ F.one_hot(assignment, num_queries).to(values.dtype)
 
 
-def softmax_update(mask_logits: Tensor, values: Tensor) -> Tensor:
-    """Ordinary cross-attention: values (B, C, P) averaged under a softmax over pixels of (B, N, P) → (B, C, N)."""
+def softmax_update(logits: Tensor, values: Tensor) -> Tensor:
+    """Ordinary cross-attention (section 3.1): values (B, C, P) averaged for each query under a softmax over pixels of
+    (B, N, P) → (B, C, N), in at least float32."""
     values = at_least_float32(values)
     with torch.autocast(values.device.type, enabled=False):
-        return values @ at_least_float32(mask_logits).softmax(-1).to(values.dtype).transpose(1, 2)
+        return values @ logits.to(values.dtype).softmax(-1).transpose(1, 2)

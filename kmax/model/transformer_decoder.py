@@ -51,11 +51,12 @@ class KMeansLayer(nn.Module):
         attention: str,
     ) -> None:
         super().__init__()
-        self.attention = attention
         self.pixel_in = ConvNorm(pixel_channels, dim, act=True)
         self.query_in = ConvNorm(dim, dim, dims=1, act=True)
         self.value = ConvNorm(dim, dim, std=dim**-0.5)
         self.predictor = PredictionHead(dim, dim, feature_dim, num_classes)
+        # Mask logits start ten times too flat for a softmax over pixels; k-means only asks which is the largest.
+        self.attention_norm = batch_norm(1, 2) if attention == "softmax" else None
         self.update_norm = batch_norm(dim, 1)
         self.update_out = ConvNorm(dim, dim, dims=1, scale=0.0)
         self.qkv = ConvNorm(dim, 2 * dim, dims=1, std=dim**-0.5)
@@ -79,8 +80,8 @@ class KMeansLayer(nn.Module):
     def _gather(self, mask_logits: Tensor, values: Tensor) -> Tensor:
         """What each query takes from the pixels, (B, C, N)."""
         affinity, values = mask_logits.flatten(2), values.flatten(2)
-        if self.attention == "softmax":
-            return kmeans.softmax_update(affinity, values)
+        if self.attention_norm is not None:
+            return kmeans.softmax_update(self.attention_norm(affinity[:, None])[:, 0], values)
         return kmeans.update(kmeans.assign(affinity.detach()), values, affinity.shape[1])
 
 
