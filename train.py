@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import hydra
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 
+from kmax.batch_plan import batch_plan
 from kmax.build import categories_from_config, initialize_from, module_from_config
-from kmax.config import build_datamodule, build_trainer, register, resolve, run_or_explain
+from kmax.config import build_datamodule, build_trainer, command_line, register, resolve, run_or_explain
 
 register()
 
@@ -28,6 +30,8 @@ def train(config: Any) -> float:
                 f"Other classes than in {resolved['init_from']}, initialised anew: {', '.join(fresh)}."
             )
     trainer = build_trainer(resolved)
+    if trainer.is_global_zero:
+        print(batch_plan(resolved))
     trainer.fit(module, datamodule, ckpt_path=resolved["resume"], weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     metrics = trainer.validate(module, datamodule, ckpt_path=best or None, verbose=False, weights_only=True)[0]
@@ -43,4 +47,5 @@ def main(config: Any) -> float:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

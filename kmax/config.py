@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -25,8 +24,9 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from kmax.batch_plan import apply_batch_rule, batch_plan, num_devices
 from kmax.build import CATEGORIES_KEY, CONFIG_KEY, categories_from_config, model_from_config, read_checkpoint
 from kmax.categories import Categories, load_categories
 from kmax.data.datamodule import PanopticDataModule
@@ -113,8 +113,9 @@ class OptimizerConfig:
 
 @dataclass
 class StrategyConfig:
-    """The hardware: nothing in here changes what is learned. `batch_size_per_device` null: the recipe's batch
-    split over the devices; smaller: the rest is accumulated."""
+    """The hardware. `batch_size_per_device` null: the recipe's batch split over the devices; smaller: the rest is
+    accumulated (`batch_rule: keep`, nothing that is learned changes), or the batch becomes what the devices hold and
+    rate and steps follow it (`batch_rule: scale`)."""
 
     accelerator: str = "auto"
     devices: Any = 1
@@ -123,6 +124,7 @@ class StrategyConfig:
     precision: str = "32-true"
     sync_batchnorm: bool = False
     batch_size_per_device: int | None = None
+    batch_rule: str = "keep"
     val_batch_size_per_device: int = 1
     num_workers: int = 4
     channels_last: bool = True
@@ -141,6 +143,16 @@ class TrainerConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What follows from hardware and recipe together; computed, to be read and not to be set."""
+
+    total_devices: int = "${plan:total_devices}"  # type: ignore[assignment]
+    batch_size_per_device: int = "${plan:batch_size_per_device}"  # type: ignore[assignment]
+    accumulate: int = "${plan:accumulate}"  # type: ignore[assignment]
+    effective_batch: int = "${plan:effective_batch}"  # type: ignore[assignment]
+
+
+@dataclass
 class TrainConfig:
     """The root of `train.yaml`."""
 
@@ -153,6 +165,7 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     name: str = "kmax"
     seed: int = 1
     init_from: str | None = None
@@ -182,9 +195,17 @@ def run_id() -> str:
 def register() -> None:
     """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def command_line(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values."""
+    joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
+    listing = "--cfg job" in joined
+    return [*arguments, "--resolve"] if listing and "--resolve" not in arguments else arguments
 
 
 def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> Any:
@@ -199,15 +220,20 @@ def compose_config(experiment: str | None = None, *overrides: str, root: str = "
 
 
 def resolve(config: Any) -> dict[str, Any]:
-    """The configuration as plain, resolved Python containers, as a checkpoint carries it.
+    """The configuration as plain, resolved Python containers, as a checkpoint carries it, the batch rule applied.
 
     Raises:
-        ValueError: a value is still missing; the message names it.
+        ValueError: a value is still missing, or the batch does not fit the devices; the message names it.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+    except InterpolationResolutionError:
+        batch_plan(config)  # a batch that does not fit says so itself, in one sentence
+        raise
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    plain = typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    return apply_batch_rule(plain) if "plan" in plain else plain
 
 
 def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
@@ -248,7 +274,7 @@ def build_datamodule(config: dict[str, Any]) -> PanopticDataModule:
             target_stride=dataset["target_stride"],
             min_labelled_pixels=config["loss"]["samples"],
         ),
-        batch_size=batch_plan(config)[0],
+        batch_size=batch_plan(config).batch_size_per_device,
         val_batch_size=strategy["val_batch_size_per_device"],
         num_workers=strategy["num_workers"],
         seed=config["seed"],
@@ -263,37 +289,10 @@ def _dataset(options: dict[str, Any], categories: Categories) -> PanopticDataset
         raise ValueError(f"dataset: {options['_target_']} does not take these options ({error}).") from error
 
 
-def batch_plan(config: dict[str, Any]) -> tuple[int, int]:
-    """(batch per device, accumulated batches) that keep the recipe's effective batch on this hardware.
-
-    Raises:
-        ValueError: the recipe's batch does not divide.
-    """
-    strategy, effective = config["strategy"], config["dataset"]["batch_size"]
-    world = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
-    per_device = strategy["batch_size_per_device"] or max(1, effective // world)
-    accumulate, rest = divmod(effective, world * per_device)
-    if rest or not accumulate:
-        raise ValueError(
-            f"An effective batch of {effective} cannot be made of {world} device(s) × {per_device}: "
-            "choose strategy.batch_size_per_device or dataset.batch_size so that it divides."
-        )
-    return per_device, accumulate
-
-
-def num_devices(devices: Any, accelerator: str) -> int:
-    """How many devices of a node `devices` names: a number, a list, −1 or "auto"."""
-    if isinstance(devices, (list, tuple)):
-        return len(devices)
-    if str(devices) in ("-1", "auto"):
-        return max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda", "auto") else 1
-    return int(devices)
-
-
 def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
     """The Lightning trainer of a run; `options` go over what the configuration says."""
     strategy, trainer = config["strategy"], config["trainer"]
-    accumulate = batch_plan(config)[1]
+    accumulate = batch_plan(config).accumulate
     arguments: dict[str, Any] = {
         "accelerator": strategy["accelerator"],
         "devices": strategy["devices"],
@@ -340,6 +339,8 @@ def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(f"evaluate.py: {str(error).splitlines()[0]} Known keys: {', '.join(known)}.") from error
     strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"]}
+    # Training's batch means nothing here, and need not divide by the devices of today.
+    merged.batch_size = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
     return {
         **trained,
         "dataset": OmegaConf.to_container(merged, resolve=True),

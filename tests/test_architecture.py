@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "sweeps"},
+    {"structures", "categories", "batch_plan", "sweeps"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization"},
     {"checkpoint"},
     {"module"},

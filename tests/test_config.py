@@ -9,14 +9,17 @@ import torch
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 
+from kmax.batch_plan import apply_batch_rule, batch_plan
 from kmax.build import model_from_config
 from kmax.categories import load_categories
-from kmax.config import batch_plan, compose_config, conf_dir, resolve
+from kmax.config import command_line, compose_config, conf_dir, resolve
 
 EXPERIMENTS = sorted(f.stem for f in (conf_dir() / "experiment").glob("*.yaml"))
 STRATEGIES = sorted(f.stem for f in (conf_dir() / "strategy").glob("*.yaml"))
 PUBLISHED = {
     "coco_resnet50": "coco_r50",
+    "coco_resnet50_8gpu": "coco_r50",
+    "coco_resnet50_1gpu": "coco_r50",
     "coco_convnext_tiny": "coco_convnext_tiny",
     "coco_convnext_small": "coco_convnext_small",
     "coco_convnext_base": "coco_convnext_base",
@@ -54,22 +57,55 @@ def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_composes(strategy: str) -> None:
     config = plain(compose_config("coco_resnet50", f"strategy={strategy}"))
-    per_device, accumulate = batch_plan(config)
-    assert per_device >= 1
-    assert accumulate >= 1
+    plan = batch_plan(config)
+    assert plan.effective_batch == 64 == plan.total_devices * plan.batch_size_per_device * plan.accumulate
+    assert config["plan"]["total_devices"] == plan.total_devices
 
 
 def test_multinode_keeps_the_published_batch() -> None:
-    assert batch_plan(plain(compose_config("coco_resnet50", "strategy=ddp_multinode"))) == (2, 1)
-    assert batch_plan(plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))) == (
-        4,
-        16,
-    )
+    config = plain(compose_config("coco_resnet50", "strategy=ddp_multinode"))
+    assert config["plan"] == {
+        "total_devices": 32,
+        "batch_size_per_device": 2,
+        "accumulate": 1,
+        "effective_batch": 64,
+    }
+    assert str(batch_plan(config)) == "effective batch 64 = 32 devices × 2 per device × 1 accumulated"
+    config = plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))
+    assert (config["plan"]["batch_size_per_device"], config["plan"]["accumulate"]) == (4, 16)
+    assert config["optimizer"]["lr"] == 5e-4
 
 
-def test_an_indivisible_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch of 64 cannot be made"):
-        batch_plan(plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=7")))
+def test_rate_and_steps_follow_the_devices_when_asked() -> None:
+    half = ("strategy=ddp_multinode", "strategy.num_nodes=2", "strategy.batch_size_per_device=2")
+    config = plain(compose_config("coco_resnet50", *half, "strategy.batch_rule=scale"))
+    assert config["dataset"]["batch_size"] == config["plan"]["effective_batch"] == 32
+    assert config["optimizer"]["lr"] == pytest.approx(2.5e-4)
+    assert (config["optimizer"]["steps"], config["optimizer"]["warmup_steps"]) == (300_000, 10_000)
+    assert config["trainer"]["val_every_steps"] == 10_000
+    assert apply_batch_rule(config) == config, "a resolved configuration is not scaled again"
+    kept = plain(compose_config("coco_resnet50", *half))
+    assert (kept["plan"]["accumulate"], kept["optimizer"]["steps"]) == (2, 150_000)
+
+
+def test_an_unknown_batch_rule_is_named() -> None:
+    with pytest.raises(ValueError, match="batch_rule=double is unknown"):
+        plain(compose_config("coco_resnet50", "strategy.batch_rule=double"))
+
+
+@pytest.mark.parametrize("devices", [7, "strategy.batch_size_per_device=7"])
+def test_an_indivisible_batch_is_refused(devices: int | str) -> None:
+    override = devices if isinstance(devices, str) else f"strategy.devices={devices}"
+    config = compose_config("coco_resnet50", "strategy=cpu", override)
+    del config.callbacks, config.logger
+    with pytest.raises(ValueError, match=r"^An effective batch of 64 cannot be made of .* change dataset.batch_size.$"):
+        resolve(config)
+
+
+def test_a_listing_shows_values() -> None:
+    assert command_line(["train.py", "--cfg", "job"])[-1] == "--resolve"
+    assert command_line(["train.py", "-c=job"]) == ["train.py", "-c=job"]
+    assert command_line(["train.py", "--cfg=job", "--resolve"]) == ["train.py", "--cfg=job", "--resolve"]
 
 
 def everything(error: BaseException) -> str:
