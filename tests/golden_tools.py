@@ -10,15 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from kmax.categories import load_categories
 from kmax.checkpoint.detectron2 import load_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
 
 GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_recipe", GOLDEN / "recipe.py")
-assert _spec is not None
-assert _spec.loader is not None
-recipe = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recipe)
+
+
+def _recipe(path: str) -> Any:
+    """A module of the golden folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"golden_{Path(path).stem}", GOLDEN / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recipe = _recipe("recipe.py")
+recipe_tf = _recipe("tf/recipe_tf.py")
 
 CITYSCAPES: dict[str, Any] = {"num_queries": 256, "stem_stage": True, "semantic_head": "plain"}
 CONFIGURATIONS: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -53,7 +63,7 @@ def model(name: str, device: str = "cpu", **options: Any) -> KMaXDeepLab:
 
 def seeded_model(name: str, **options: Any) -> KMaXDeepLab:
     """The model with the weights of the recorded run, imported as a published checkpoint; float64."""
-    result = model(name, **options).double()
+    result = model(name, device="meta", **options)
     load_detectron2(result, {key: recipe.seeded_tensor(key, shape) for key, shape in entries(name)})
     return result
 
@@ -68,3 +78,26 @@ def compare(actual: torch.Tensor, golden: Any, key: str, tolerance: float) -> No
     assert deviation < tolerance, f"{key}: {deviation:.2e}"
     total = float(golden[f"{key}/abs_sum"])
     assert abs(np.abs(array).sum() - total) <= tolerance * max(total, scale), key
+
+
+TENSORFLOW: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "coco_r50": ("resnet50", "coco", {}),
+    "coco_convnext_tiny": ("convnext_tiny", "coco", {}),
+    "coco_axial_r50": ("max_s", "coco", {}),
+    "cityscapes_r50": ("resnet50", "cityscapes", CITYSCAPES),
+    "ade20k_r50": ("resnet50", "ade20k", {}),
+}
+"""Backbone, dataset and options of the recorded TensorFlow models."""
+
+
+def variables(name: str) -> list[tuple[str, list[int]]]:
+    """Names and shapes of a published TensorFlow checkpoint's variables."""
+    return json.loads((GOLDEN / "tf" / f"vars_{name}.json").read_text())
+
+
+def tensorflow_model(name: str, device: str = "cpu") -> KMaXDeepLab:
+    """The model of a recorded TensorFlow configuration, randomly initialised; on `meta` without memory."""
+    backbone, dataset, own = TENSORFLOW[name]
+    with torch.device(device):
+        body = build_backbone(backbone, family="deeplab2")
+        return KMaXDeepLab(body, load_categories(dataset).num_classes, family="deeplab2", **own)

@@ -6,13 +6,14 @@ here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from kmax.checkpoint.names import NameTable
 
 Table = tuple[tuple[str, str], ...]
 
@@ -115,36 +116,17 @@ TABLE: Table = (
     *(("sem_seg_head.predictor." + theirs, "transformer_decoder." + ours) for theirs, ours in _TRANSFORMER_DECODER),
 )
 """(beginning of their name, beginning of ours), the longer before the shorter; the rest is the same on both sides."""
-
-
-def _compile(table: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
-    rules = []
-    for source, target in table:
-        pattern = re.compile("^" + re.escape(source).replace(r"\#", r"(\d+)"))
-        numbers = iter(range(1, 10))
-        rules.append((pattern, re.sub("#", lambda _, n=numbers: rf"\g<{next(n)}>", target)))  # type: ignore[misc]
-    return rules
-
-
-_TO_OURS = _compile(TABLE)
-_TO_THEIRS = _compile((ours, theirs) for theirs, ours in TABLE)
-
-
-def _translate(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, template in rules:
-        if pattern.match(name):
-            return pattern.sub(template, name, count=1)
-    return None
+_NAMES = NameTable(TABLE)
 
 
 def our_name(theirs: str) -> str | None:
     """Our name of a published checkpoint's entry; None if the table has none."""
-    return _translate(theirs, _TO_OURS)
+    return _NAMES.ours(theirs)
 
 
 def their_name(ours: str) -> str | None:
     """The published name of one of our entries; None if the table has none."""
-    return _translate(ours, _TO_THEIRS)
+    return _NAMES.theirs(ours)
 
 
 def from_detectron2(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -166,21 +148,20 @@ def from_detectron2(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def to_detectron2(model: nn.Module) -> dict[str, Tensor]:
-    """The model's entries under their published names.
+def to_detectron2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `from_detectron2`: a model's entries under their published names.
 
     Raises:
         ValueError: the model has parts that the published ones lack.
     """
-    state = model.state_dict()
-    unknown = [name for name in state if their_name(name) is None]
+    unknown = [name for name in state_dict if their_name(name) is None]
     if unknown:
         raise ValueError(f"{unknown[0]} has no counterpart in the published models ({len(unknown)} such entries).")
-    return {str(their_name(name)): value for name, value in state.items()}
+    return {str(their_name(name)): value for name, value in state_dict.items()}
 
 
 def load_detectron2(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Load a published PyTorch checkpoint, strictly.
+    """Load a published PyTorch checkpoint, strictly; a model on `meta` takes its tensors as they are.
 
     Raises:
         ValueError: names or shapes that do not fit; the message names the first of each kind and the remedy.
@@ -197,4 +178,4 @@ def load_detectron2(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
             f"The checkpoint does not fit the model: {', '.join(found)}. "
             "Choose the experiment that it was published for."
         )
-    model.load_state_dict(theirs)
+    model.load_state_dict(theirs, assign=next(model.parameters()).is_meta)

@@ -78,15 +78,21 @@ class AxisAttention(nn.Module):
 
 
 class AxialAttention(nn.Module):
-    """Attention along the height axis, then along the width axis: (B, C, H, W) → (B, `value_depth`, H, W)."""
+    """Attention along the height axis, then along the width axis: (B, C, H, W) → (B, `value_depth`, H', W').
 
-    def __init__(self, in_channels: int, key_depth: int, value_depth: int, heads: int) -> None:
+    With a stride, every so manieth row is kept after the first, every so manieth column after the second.
+    """
+
+    def __init__(self, in_channels: int, key_depth: int, value_depth: int, heads: int, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.height = AxisAttention(in_channels, key_depth, value_depth, heads)
         self.width = AxisAttention(value_depth, key_depth, value_depth, heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
+        batch, width = x.shape[0], x.shape[3]
         x = self.height(x.permute(0, 3, 1, 2).flatten(0, 1)).unflatten(0, (batch, width))  # (B, W, C, H)
-        x = self.width(x.permute(0, 3, 2, 1).flatten(0, 1)).unflatten(0, (batch, height))  # (B, H, C, W)
-        return x.permute(0, 2, 1, 3)
+        x = x.permute(0, 3, 2, 1)[:, :: self.stride]  # (B, H', C, W)
+        height = x.shape[1]
+        x = self.width(x.flatten(0, 1)).unflatten(0, (batch, height))  # (B, H', C, W)
+        return x[..., :: self.stride].permute(0, 2, 1, 3)

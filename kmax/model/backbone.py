@@ -1,4 +1,4 @@
-"""Backbones through timm: ResNet and ConvNeXt exactly as published, any other timm model by name.
+"""Backbones: ResNet, ConvNeXt and MaX-S exactly as published, any other timm model by name.
 
 Letters: B batch, C channels, H×W input size.
 """
@@ -16,35 +16,14 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
+from kmax.model.max_s import MaXS
 
-STRIDES = (4, 8, 16, 32)
 FAMILIES = ("detectron2", "deeplab2")
+MAX_S = "max_s"
 ALIASES = {"swin_tiny": "swin_tiny_patch4_window7_224", "swin_small": "swin_small_patch4_window7_224"}
-
-
-class Backbone(nn.Module):
-    """Features by stride: forward maps images (B, 3, H, W) to {4, 8, 16, 32 and, where there is one, 0: stem}.
-
-    `channels` has the same keys. The feature at stride s has ⌈H/s⌉ × ⌈W/s⌉ cells, on pixels 0, s, 2s, …
-    `act` is the activation that a feature still lacks (deeplab2 family), else the identity.
-    """
-
-    channels: dict[int, int]
-    checkpointing: bool = False
-    act: nn.Module
-
-    def run(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """A stage; its activations are computed again in the backward pass if `checkpointing`."""
-        if self.checkpointing and self.training:
-            return checkpoint(stage, x, use_reentrant=False)
-        return stage(x)
-
-
-STEM = 0
-"""Key of the stem's feature."""
 
 
 class ResNetBackbone(Backbone):
@@ -167,7 +146,7 @@ def build_backbone(
     drop_path: float = 0.0,
     checkpointing: bool = False,
 ) -> Backbone:
-    """A backbone by its timm name.
+    """A backbone by its timm name, or `max_s`.
 
     Args:
         name: e.g. `resnet50`, `convnext_tiny`, `swin_tiny`; with a tag if weights matter (`convnext_large.fb_in22k`).
@@ -182,23 +161,34 @@ def build_backbone(
     """
     if family not in FAMILIES:
         raise ValueError(f"model.family={family} is unknown: choose one of {', '.join(FAMILIES)}.")
+    backbone = _max_s(pretrained, family, drop_path) if name == MAX_S else _timm(name, pretrained, family, drop_path)
+    backbone.checkpointing = checkpointing
+    return backbone
+
+
+def _max_s(pretrained: bool | str, family: str, drop_path: float) -> Backbone:
+    if family != "deeplab2":
+        raise ValueError("The MaX-S backbone exists in the deeplab2 family only: set model.family=deeplab2.")
+    if pretrained:
+        raise ValueError("There are no ImageNet weights for MaX-S here: set backbone.pretrained=false.")
+    return MaXS(drop_path)
+
+
+def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> Backbone:
     name = ALIASES.get(name, name)
     arch = name.split(".")[0]
     if not timm.is_model(arch):
-        raise ValueError(f"timm knows no model {arch}: see timm.list_models() for the names that backbone.name takes.")
+        raise ValueError(
+            f"timm knows no model {arch}: backbone.name takes {MAX_S} and the names that timm.list_models() gives."
+        )
     weights = _weight_options(name, pretrained)
     module = timm.models.model_entrypoint(arch).__module__
-    backbone: Backbone
     if module == "timm.models.resnet" and arch.startswith(("resnet", "wide_resnet", "resnext")):
         norm = partial(nn.BatchNorm2d, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-        body = timm.create_model(name, drop_path_rate=drop_path, norm_layer=norm, **weights)
-        backbone = ResNetBackbone(body, family)
-    elif module == "timm.models.convnext":
-        backbone = ConvNeXtBackbone(timm.create_model(name, drop_path_rate=drop_path, **weights), family)
-    else:
-        backbone = TimmBackbone(_feature_model(name, drop_path, weights), name)
-    backbone.checkpointing = checkpointing
-    return backbone
+        return ResNetBackbone(timm.create_model(name, drop_path_rate=drop_path, norm_layer=norm, **weights), family)
+    if module == "timm.models.convnext":
+        return ConvNeXtBackbone(timm.create_model(name, drop_path_rate=drop_path, **weights), family)
+    return TimmBackbone(_feature_model(name, drop_path, weights), name)
 
 
 def _feature_model(name: str, drop_path: float, weights: dict[str, Any]) -> nn.Module:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kmax.model.backbone import STEM, Backbone
+from kmax.model.backbone import ResNetBackbone
+from kmax.model.block import EXPANSION
+from kmax.model.features import STEM, Backbone
 from kmax.model.layers import resize
-from kmax.model.pixel_decoder import EXPANSION, PixelDecoder
+from kmax.model.pixel_decoder import PixelDecoder
 from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
 from kmax.model.transformer_decoder import TransformerDecoder
 from kmax.structures import Output, Prediction
@@ -105,10 +107,11 @@ class KMaXDeepLab(nn.Module):
         pixels = self.pixel_decoder([features[key] for key in self.order], align_corners)
         *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
         resized = tuple(self._resized(p, final, align_corners) for p in first) if coarse else ()
-        return Output((*resized, final), self._semantic(features, align_corners))
+        return Output((*resized, final), self.semantic(features, align_corners) if self.training else None)
 
-    def _semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
-        if self.semantic_head is None or not self.training:
+    def semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
+        """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
+        if self.semantic_head is None:
             return None
         handed = {
             stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)
@@ -131,10 +134,8 @@ def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]
         return [32, 16, 8, 4]
     if STEM not in backbone.channels:
         raise ValueError(
-            "model.stem_stage=true needs a ResNet or ConvNeXt backbone: the others hand out no stem feature."
+            "model.stem_stage=true needs a ResNet, ConvNeXt or MaX-S backbone: the others hand out no stem feature."
         )
-    from kmax.model.backbone import ResNetBackbone
-
     # The published PyTorch code feeds ResNet's two stride-4 features in this order.
     stem_first = family == "detectron2" and isinstance(backbone, ResNetBackbone)
     return [32, 16, 8, STEM, 4] if stem_first else [32, 16, 8, 4, STEM]

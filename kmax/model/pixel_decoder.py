@@ -7,35 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kmax.model.axial_attention import AxialAttention
+from kmax.model.block import EXPANSION, Block
 from kmax.model.layers import ChannelNorm, ConvNorm, resize
-
-EXPANSION = 4
-
-
-class Block(nn.Module):
-    """Pre-activation residual block: (B, `in_channels`, h, w) → (B, 4·`width`, h, w)."""
-
-    def __init__(self, in_channels: int, width: int, axial: bool, heads: int, dilation: int, drop_path: float) -> None:
-        super().__init__()
-        out_channels, inner = EXPANSION * width, 2 * width if axial else width
-        self.shortcut = ConvNorm(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
-        self.reduce = ConvNorm(in_channels, inner, act=True)
-        self.spatial: nn.Module = (
-            nn.Sequential(AxialAttention(inner, width, 2 * width, heads), nn.GELU())
-            if axial
-            else ConvNorm(inner, width, 3, dilation=dilation, act=True)
-        )
-        self.expand = ConvNorm(inner, out_channels, scale=0.0)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(x)
-        return self.shortcut(x) + self.drop_path(self.expand(self.spatial(self.reduce(x))))
 
 
 class Fuse(nn.Module):
@@ -84,7 +60,12 @@ class PixelDecoder(nn.Module):
                 channels = width
             sizes = [channels] + [EXPANSION * width] * (count - 1)
             self.stages.append(
-                nn.Sequential(*(Block(size, width, is_axial, heads, dilation, drop_path) for size in sizes))
+                nn.Sequential(
+                    *(
+                        Block(size, width, is_axial, heads=heads, dilation=dilation, drop_path=drop_path)
+                        for size in sizes
+                    )
+                )
             )
             channels = EXPANSION * width
 
