@@ -1,29 +1,32 @@
 PYTHON ?= python3
+EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
+comma := ,
+INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: demo test check format clean
 
-# The environment is built once and again only when pyproject.toml has changed.
-$(VENV)/.installed: pyproject.toml
+# The environment is built once, and again only when pyproject.toml has changed or other EXTRAS are asked for.
+$(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
-demo: $(VENV)/.installed  ## train on the built-in shapes, then print PQ and draw pictures
+demo: $(INSTALLED)  ## train on the built-in shapes, then print PQ and draw pictures
 	$(BIN)/python train.py experiment=demo hydra.run.dir=runs/demo
 	$(BIN)/python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt
 
-test: $(VENV)/.installed  ## run the tests
+test: $(INSTALLED)  ## run the tests; those that need another extra are skipped (EXTRAS=dev,tf,… installs it)
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed  ## lint, formatting and types
+check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed
+format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

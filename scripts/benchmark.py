@@ -1,9 +1,10 @@
-"""Time and memory of the costly parts, relative to a matrix product timed in the same run.
+"""Time and memory of the costly parts, relative to a reference timed in the same run.
 
     python scripts/benchmark.py                 all benchmarks
     python scripts/benchmark.py criterion       one of them
 
-Every figure is the best of a few repetitions; the unit is one float32 product of two 2048 × 2048 matrices.
+Every figure is the best of a few repetitions. Unless a benchmark names another reference, the unit is one float32
+product of two 2048 × 2048 matrices.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torchvision
 from torch import Tensor
 
+from kmax import build_model
 from kmax.losses import Criterion
 from kmax.postprocess import Sizes, Thresholds, panoptic
 from kmax.structures import Output, Prediction, Target
@@ -26,11 +29,14 @@ from kmax.structures import Output, Prediction, Target
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`step` is what is timed; of `allowance` bytes (gradients, results) its memory is not counted."""
+    """`step` is what is timed; of `allowance` bytes (gradients, results) its memory is not counted. `reference`, called
+    `unit` in the plural, is what its time is divided by."""
 
     title: str
     step: Callable[[], object]
     allowance: int = 0
+    reference: Callable[[], object] | None = None
+    unit: str = "products of 2048³"
 
 
 def blobs(batch: int, size: int, segments: int, num_classes: int) -> list[Target]:
@@ -89,7 +95,36 @@ def postprocess(size: int = 321, result: int = 1281, queries: int = 128, num_cla
     return Benchmark(f"post-processing, {queries} × {size} × {size} to {result} × {result}", step)
 
 
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"criterion": criterion, "postprocess": postprocess}
+def training_step(size: int = 257, batch: int = 2) -> Benchmark:
+    """A whole step of `coco_resnet50`, optimizer included, against one of torchvision's ResNet-50 classifier."""
+    images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    targets = blobs(batch, -(-size // 4), 10, 133)
+    labels = torch.randint(1000, (batch,))
+    model, losses = build_model("coco_resnet50").train(), Criterion(133)
+    classifier = torchvision.models.resnet50().train()
+    for network in (model, classifier):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours, theirs = (torch.optim.AdamW(network.parameters(), 1e-5) for network in (model, classifier))
+
+    def step() -> None:
+        torch.stack(list(losses(model(images), targets).values())).sum().backward()
+        ours.step()
+        ours.zero_grad()
+
+    def reference() -> None:
+        torch.nn.functional.cross_entropy(classifier(images), labels).backward()
+        theirs.step()
+        theirs.zero_grad()
+
+    title = f"training step of coco_resnet50, {batch} × {size} × {size}"
+    return Benchmark(title, step, reference=reference, unit="steps of a ResNet-50 classifier")
+
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
+    "criterion": criterion,
+    "postprocess": postprocess,
+    "training_step": training_step,
+}
 
 
 def best_time(step: Callable[[], object], repetitions: int) -> float:
@@ -136,12 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     factors = torch.randn(2, 2048, 2048)
     for name in options.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]()
+        reference = benchmark.reference or (lambda: factors[0] @ factors[1])
         memory_used = peak_memory(benchmark.step) - benchmark.allowance  # in the first call, which also warms up
-        product = best_time(lambda: factors[0] @ factors[1], 10)
+        unit = best_time(reference, 10)
         seconds = best_time(benchmark.step, options.repetitions)
-        product = min(product, best_time(lambda: factors[0] @ factors[1], 10))
+        unit = min(unit, best_time(reference, 10))
         print(
-            f"{benchmark.title}: {seconds:.2f} s = {seconds / product:.1f} products of {1000 * product:.0f} ms, "
+            f"{benchmark.title}: {1000 * seconds:.0f} ms = {seconds / unit:.1f} {benchmark.unit} ({1000 * unit:.1f} ms), "
             f"{memory_used / 1e9:.2f} GB above inputs and gradients"
         )
 
