@@ -177,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds = best_time(benchmark.step, options.repetitions)
         unit = min(unit, best_time(reference, 10))
         print(
-            f"{benchmark.title}: {1000 * seconds:.0f} ms = {seconds / unit:.1f} {benchmark.unit} ({1000 * unit:.1f} ms), "
+            f"{benchmark.title}: {1000 * seconds:.0f} ms = {seconds / unit:.1f} {benchmark.unit} "
+            f"({1000 * unit:.1f} ms each), "
             f"{memory_used / 1e9:.2f} GB above inputs and gradients"
         )
 
