@@ -5,6 +5,7 @@ Cityscapes and ADE20K, once prepared, have the same format and differ in where f
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kmax.categories import Categories, load_categories
+from kmax.data.places import Places, ade20k, at, cityscapes
+from kmax.data.storage import Folder
 from kmax.structures import Sample, Segment
 
 
@@ -23,29 +26,30 @@ class UnreadableImageError(ValueError):
     """An image file that is damaged; training may skip it."""
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(folder: Folder, name: str) -> Image.Image:
     """An image file as RGB, greyscale and CMYK converted.
 
     Raises:
         FileNotFoundError: there is no such file.
         UnreadableImageError: the file is truncated or no image.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no image {path}: check dataset.root and that every archive was unpacked.")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(folder.read(name))) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise UnreadableImageError(f"The image {path} is damaged ({error}): download or unpack it again.") from error
+    except FileNotFoundError:
+        raise
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        where = folder.where(name)
+        raise UnreadableImageError(f"The image {where} is damaged ({error}): download or unpack it again.") from error
 
 
-def read_segment_map(path: str | Path) -> np.ndarray:
+def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     """Segment ids (H, W) int32 of a PNG, id = R + 256·G + 65536·B; 0 is unlabelled.
 
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.
     """
-    rgb = np.asarray(read_image(path)).astype(np.int32)
+    rgb = np.asarray(read_image(folder, name)).astype(np.int32)
     return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
 
 
@@ -75,7 +79,7 @@ class CocoPanoptic:
     """Images with panoptic ground truth in COCO's format.
 
     Args:
-        image_folder, annotation_folder: of the images and of the PNG files.
+        image_folder, annotation_folder: of the images and of the PNG files; each may be a .zip or .tar instead.
         annotation_file: the JSON with `images`, `annotations` and `categories`.
         categories: default COCO's 133.
         subset: use only the first so many images, or the images with these ids.
@@ -93,16 +97,17 @@ class CocoPanoptic:
         categories: Categories | None = None,
         subset: int | Sequence[int] | None = None,
     ) -> None:
-        self.image_folder, self.annotation_folder = Path(image_folder), Path(annotation_folder)
-        self.annotation_file = Path(annotation_file)
-        self.categories = categories or load_categories("coco")
-        for path in (self.image_folder, self.annotation_folder, self.annotation_file):
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"{path} is missing: set dataset.root to the folder described in data/README.md."
-                )
-        content = _read_json(self.annotation_file)
-        self._index = _build_index(content, self.categories.label_of, self.annotation_file, subset)
+        places = at(image_folder, annotation_folder, annotation_file)
+        self._read_index(places, categories or load_categories("coco"), subset)
+
+    def _read_index(self, places: Places, categories: Categories, subset: int | Sequence[int] | None) -> None:
+        self.places, self.categories = places, categories
+        if not places.annotation_file.exists():
+            raise FileNotFoundError(
+                f"{places.annotation_file} is missing: set dataset.root to the folder described in data/README.md."
+            )
+        content = _read_json(places.annotation_file)
+        self._index = _build_index(content, categories.label_of, places.annotation_file, subset)
 
     def __len__(self) -> int:
         return len(self._index.image_id)
@@ -121,19 +126,20 @@ class CocoPanoptic:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
+        image_id = self._index.image_id[index].item()
         image_name, annotation_name = self._index.names(index)
-        image = np.asarray(read_image(self.image_folder / image_name))
-        path = self.annotation_folder / annotation_name
-        segment_map = read_segment_map(path)
+        image_name = self.places.image_name(image_id, image_name)
+        image = np.asarray(read_image(self.places.images, image_name))
+        segment_map = read_segment_map(self.places.maps, annotation_name)
+        where = self.places.maps.where(annotation_name)
         if segment_map.shape != image.shape[:2]:
             raise ValueError(
-                f"{path} is {segment_map.shape[1]}×{segment_map.shape[0]} but its image {image_name} is "
+                f"{where} is {segment_map.shape[1]}×{segment_map.shape[0]} but its image {image_name} is "
                 f"{image.shape[1]}×{image.shape[0]}: the annotations belong to other images."
             )
         segments = self._segments(index)
-        _check(segment_map, segments, path, self.annotation_file)
-        image_id = self._index.image_id[index]
-        return Sample(image, segment_map, segments, image_id.item(), image_name)
+        _check(segment_map, segments, where, self.places.annotation_file)
+        return Sample(image, segment_map, segments, image_id, image_name)
 
     def _segments(self, index: int) -> tuple[Segment, ...]:
         part = slice(self._index.offset[index], self._index.offset[index + 1])
@@ -144,38 +150,38 @@ class CocoPanoptic:
 class CityscapesPanoptic(CocoPanoptic):
     """Cityscapes after the official panoptic conversion (`gtFine/cityscapes_panoptic_{split}` and its JSON)."""
 
-    def __init__(self, root: str | Path, split: str, categories: Categories | None = None, **options: Any) -> None:
-        root = Path(root)
-        super().__init__(
-            root / "leftImg8bit" / split,
-            root / "gtFine" / f"cityscapes_panoptic_{split}",
-            root / "gtFine" / f"cityscapes_panoptic_{split}.json",
-            categories or load_categories("cityscapes"),
-            **options,
-        )
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        categories: Categories | None = None,
+        subset: int | Sequence[int] | None = None,
+    ) -> None:
+        self._read_index(cityscapes(root, split), categories or load_categories("cityscapes"), subset)
 
 
 class ADE20KPanoptic(CocoPanoptic):
     """ADE20K with panoptic ground truth made of its semantic and instance annotations."""
 
-    def __init__(self, root: str | Path, split: str, categories: Categories | None = None, **options: Any) -> None:
-        root, folder = Path(root), {"train": "training", "val": "validation"}[split]
-        super().__init__(
-            root / "images" / folder,
-            root / f"ade20k_panoptic_{split}",
-            root / f"ade20k_panoptic_{split}.json",
-            categories or load_categories("ade20k"),
-            **options,
-        )
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        categories: Categories | None = None,
+        subset: int | Sequence[int] | None = None,
+    ) -> None:
+        self._read_index(ade20k(root, split), categories or load_categories("ade20k"), subset)
 
 
-def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: Path, annotation_file: Path) -> None:
+def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: str, annotation_file: Path) -> None:
     in_png = set(np.unique(segment_map).tolist()) - {0}
     in_json = {segment.id for segment in segments}
     if in_png != in_json:
         odd = min(in_png ^ in_json)
         where, other = (png, annotation_file) if odd in in_png else (annotation_file, png)
-        raise ValueError(f"Segment {odd} of {png.name} is in {where} but not in {other}: get both from one release.")
+        raise ValueError(
+            f"Segment {odd} of {Path(png).name} is in {where} but not in {other}: get both from one release."
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,167 @@
+"""Does a prepared tree hold together? Every image, every PNG, every number of the JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kmax.categories import Categories
+from kmax.data.places import Places
+from kmax.data.prepare.pool import parallel
+
+SUBSET = "get the missing files, or pass --subset if you mean to use a part"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with which file, and what to do about it; a note is odd but harmless."""
+
+    file: str
+    problem: str
+    remedy: str
+    is_note: bool = False
+
+    def __str__(self) -> str:
+        return f"{'note' if self.is_note else 'error'}: {self.file}: {self.problem}; {self.remedy}."
+
+
+def check_split(
+    places: Places, categories: Categories, remedy: str, expected: int | None = None, workers: int = 0
+) -> list[Finding]:
+    """All findings about one split.
+
+    Args:
+        remedy: what makes the PNG files and the JSON anew.
+        expected: how many images the official release has; None: any number.
+    """
+    content, findings = _read(places.annotation_file, remedy)
+    if content is None:
+        return findings
+    pairs, more = _pairs(content, places.annotation_file, remedy)
+    findings += more
+    if expected is not None and len(content["images"]) != expected:
+        problem = f"{len(content['images'])} images, but the official release has {expected}"
+        findings.append(Finding(str(places.annotation_file), problem, SUBSET))
+    task = _CheckImage(places, frozenset(categories.ids), remedy)
+    for found in parallel(task, pairs, f"check {places.annotation_file.stem}", workers):
+        findings += found
+    return findings
+
+
+def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+    try:
+        content = json.loads(path.read_bytes())
+        lacking = [key for key in ("images", "annotations") if key not in content]
+    except FileNotFoundError:
+        return None, [Finding(str(path), "is missing", remedy)]
+    except (ValueError, TypeError) as error:
+        return None, [Finding(str(path), f"is not valid JSON ({error})", remedy)]
+    if lacking:
+        return None, [Finding(str(path), f"has no {lacking[0]!r}", remedy)]
+    return content, []
+
+
+def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple[dict, dict]], list[Finding]]:
+    """(image, annotation) entries that belong together, and what does not."""
+    findings = []
+    for kind, key, entries in (
+        ("image id", "id", content["images"]),
+        ("image file", "file_name", content["images"]),
+        ("annotation of image", "image_id", content["annotations"]),
+        ("PNG", "file_name", content["annotations"]),
+    ):
+        for value, count in Counter(entry.get(key) for entry in entries).items():
+            if count > 1:
+                findings.append(Finding(str(path), f"{kind} {value} occurs {count} times", remedy))
+    images = {image.get("id"): image for image in content["images"]}
+    annotated = {annotation.get("image_id"): annotation for annotation in content["annotations"]}
+    for image_id in images.keys() - annotated.keys():
+        findings.append(Finding(str(path), f"image {image_id} has no annotation", remedy, is_note=True))
+    for image_id in annotated.keys() - images.keys():
+        name = annotated[image_id].get("file_name")
+        findings.append(Finding(str(path), f"annotation {name} belongs to no image", remedy))
+    return [(images[i], annotated[i]) for i in images if i in annotated], findings
+
+
+@dataclass(frozen=True)
+class _CheckImage:
+    places: Places
+    category_ids: frozenset[int]
+    remedy: str
+
+    def __call__(self, pair: tuple[dict, dict]) -> list[Finding]:
+        image, annotation = pair
+        return [*self._files(image, annotation), *self._table(annotation)]
+
+    def _files(self, image: dict, annotation: dict) -> Iterator[Finding]:
+        name = self.places.image_name(image["id"], image["file_name"])
+        picture = self._open(self.places.images, name)
+        png = self._open(self.places.maps, annotation["file_name"])
+        where = self.places.maps.where(annotation["file_name"])
+        for opened, remedy in ((picture, "download or unpack it again"), (png, self._again(where))):
+            if isinstance(opened, Finding):
+                yield Finding(opened.file, opened.problem, remedy)
+        size = (image.get("width"), image.get("height"))
+        if isinstance(picture, np.ndarray) and None not in size and picture.shape[1::-1] != size:
+            problem = f"is {_by(picture.shape[1::-1])} but the JSON says {_by(size)}"
+            yield Finding(self.places.images.where(name), problem, "get image and JSON from one release")
+        if isinstance(png, np.ndarray):
+            if isinstance(picture, np.ndarray) and picture.shape[:2] != png.shape[:2]:
+                problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(picture.shape[1::-1])}"
+                yield Finding(where, problem, self._again(where))
+            yield from self._ids(png, annotation, where)
+
+    def _ids(self, png: np.ndarray, annotation: dict, where: str) -> Iterator[Finding]:
+        ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
+        in_png = dict(zip(ids.tolist(), areas.tolist(), strict=True))
+        in_png.pop(0, None)
+        in_json = {segment["id"]: segment.get("area") for segment in annotation["segments_info"]}
+        in_json.pop(0, None)
+        json_file = str(self.places.annotation_file)
+        for id_ in in_png.keys() - in_json.keys():
+            yield Finding(where, f"segment {id_} is not in {json_file}", self._again(where))
+        for id_ in in_json.keys() - in_png.keys():
+            yield Finding(json_file, f"segment {id_} is not in {where}", self._again(where))
+        for id_ in in_png.keys() & in_json.keys():
+            if in_json[id_] not in (None, in_png[id_]):
+                problem = f"segment {id_} has {in_png[id_]} pixels but {json_file} says {in_json[id_]}"
+                yield Finding(where, problem, self._again(where))
+        if not in_png:
+            yield Finding(where, "has no segment", "nothing to do: training draws another image", is_note=True)
+
+    def _table(self, annotation: dict) -> Iterator[Finding]:
+        name, json_file = annotation["file_name"], str(self.places.annotation_file)
+        for segment in annotation["segments_info"]:
+            if segment["id"] <= 0:
+                problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabelled"
+                yield Finding(json_file, problem, self.remedy)
+            if segment["category_id"] not in self.category_ids:
+                problem = f"category {segment['category_id']} of segment {segment['id']} in {name} is unknown"
+                yield Finding(json_file, problem, f"{self.remedy}, or name its classes with dataset.categories")
+        for id_, count in Counter(segment["id"] for segment in annotation["segments_info"]).items():
+            if count > 1:
+                yield Finding(json_file, f"segment {id_} of {name} occurs {count} times", self.remedy)
+
+    def _again(self, where: str) -> str:
+        return f"delete {where} and {self.remedy}"
+
+    def _open(self, folder: Any, name: str) -> np.ndarray | Finding:
+        """An image as RGB, or what is wrong with it."""
+        try:
+            return np.asarray(Image.open(io.BytesIO(folder.read(name))).convert("RGB"))
+        except FileNotFoundError:
+            return Finding(folder.where(name), "is missing", "")
+        except (OSError, SyntaxError, ValueError) as error:
+            return Finding(folder.where(name), f"is damaged ({error})", "")
+
+
+def _by(size: tuple[Any, ...]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,187 @@
+"""What `scripts/prepare_*.py` do: one recipe per dataset, and the command line that they share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmax.categories import Categories, load_categories
+from kmax.data import places
+from kmax.data.places import Places
+from kmax.data.prepare.check import Finding, check_split
+from kmax.data.prepare.panoptic import CITYSCAPES_ANNOTATIONS, ADE20KSource, CityscapesSource, convert_split
+from kmax.data.prepare.segments import facts
+from kmax.data.prepare.semantic import write_semantic
+from kmax.data.prepare.unpack import unpack
+from kmax.data.storage import Archive, find_folder
+
+COCO_ANNOTATIONS = "panoptic_annotations_trainval2017.zip"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. `source` None: the downloads lie in `root` itself."""
+
+    root: Path
+    source: Path | None = None
+    splits: tuple[str, ...] = ("train", "val")
+    workers: int = 0
+    unpack: bool = False
+    check: bool = False
+    subset: bool = False
+    semantic: bool = False
+
+
+def _coco(options: Options, categories: Categories) -> None:
+    folder = options.root / "annotations"
+    for split in options.splits:
+        if not (folder / f"panoptic_{split}2017.json").is_file() and (options.root / COCO_ANNOTATIONS).is_file():
+            unpack(Archive(options.root / COCO_ANNOTATIONS, ("annotations",)), folder, COCO_ANNOTATIONS)
+        place = places.coco(options.root, split)
+        if options.unpack:
+            unpack(place.images, options.root / f"{split}2017", f"{split} images", options.workers)
+            unpack(place.maps, folder / f"panoptic_{split}2017", f"{split} annotations", options.workers)
+        if options.semantic:
+            annotations = json.loads(place.annotation_file.read_bytes())["annotations"]
+            write_semantic(place, annotations, categories, folder / f"semantic_{split}2017", options.workers)
+
+
+def _cityscapes(options: Options, categories: Categories) -> None:
+    for split in options.splits:
+        source = CityscapesSource.find(options.root, split, categories)
+        folder = options.root / "gtFine" / f"cityscapes_panoptic_{split}"
+        convert_split(source, folder, f"Cityscapes {split}", options.workers)
+        images = find_folder(options.root, f"leftImg8bit/{split}", (places.CITYSCAPES_IMAGES,))
+        if options.unpack:
+            unpack(images, options.root / "leftImg8bit" / split, f"{split} images", options.workers)
+
+
+def _ade20k(options: Options, categories: Categories) -> None:
+    for split in options.splits:
+        source = ADE20KSource.find(options.root, split, categories)
+        convert_split(source, options.root / f"ade20k_panoptic_{split}", f"ADE20K {split}", options.workers)
+        if options.unpack:
+            target = options.root / "images" / places.ADE20K_FOLDERS[split]
+            unpack(source.images, target, f"{split} images", options.workers)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`prepare` makes what is missing; `places` are where the result lies; `downloads` are linked from `--source`."""
+
+    prepare: Callable[[Options, Categories], None]
+    places: Callable[[Path, str], Places]
+    downloads: tuple[str, ...]
+
+
+COCO_SPLITS = [
+    f"{name}{suffix}"
+    for split in ("train2017", "val2017")
+    for name in (split, f"annotations/panoptic_{split}")
+    for suffix in ("", ".zip", ".json")
+]
+ADE20K_DOWNLOADS = [
+    f"{name}{suffix}" for name in ("images", "annotations", "annotations_instance") for suffix in ("", ".tar")
+]
+RECIPES = {
+    "coco": Recipe(
+        _coco,
+        places.coco,
+        (COCO_ANNOTATIONS, *COCO_SPLITS),
+    ),
+    "cityscapes": Recipe(
+        _cityscapes,
+        places.cityscapes,
+        ("leftImg8bit", places.CITYSCAPES_IMAGES, "gtFine/train", "gtFine/val", CITYSCAPES_ANNOTATIONS),
+    ),
+    "ade20k": Recipe(
+        _ade20k,
+        places.ade20k,
+        ("ADEChallengeData2016", places.ADE20K_IMAGES[0], *ADE20K_DOWNLOADS),
+    ),
+}
+
+
+def prepare(dataset: str, options: Options) -> None:
+    """Make what training reads from the official downloads; what is there already is left alone.
+
+    Raises:
+        FileNotFoundError, ValueError: a download is missing or damaged, or the disk is full.
+    """
+    recipe = RECIPES[dataset]
+    if options.source is not None and options.source.resolve() != options.root.resolve():
+        _link(options.source.resolve(), options.root, recipe.downloads)
+    recipe.prepare(options, load_categories(dataset))
+
+
+def _link(source: Path, root: Path, names: Sequence[str]) -> None:
+    """Symbolic links in `root` to whatever of `names` lies in `source`."""
+    if not source.is_dir():
+        raise FileNotFoundError(f"--source {source} is no folder: give the one with the downloads.")
+    for name in names:
+        target = root / name
+        if (source / name).exists() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(source / name, target)
+
+
+def check(dataset: str, options: Options) -> list[Finding]:
+    """Everything that is wrong with a prepared tree."""
+    remedy = f"run python scripts/prepare_{dataset}.py --root {options.root}"
+    if dataset == "coco":
+        remedy = f"unpack {COCO_ANNOTATIONS} again"
+    findings: list[Finding] = []
+    for split in options.splits:
+        try:
+            place = RECIPES[dataset].places(options.root, split)
+        except (FileNotFoundError, ValueError) as error:
+            findings.append(Finding(str(options.root), str(error).rstrip("."), remedy))
+            continue
+        expected = None if options.subset else facts(dataset)["images"][split]
+        findings += check_split(place, load_categories(dataset), remedy, expected, options.workers)
+    return findings
+
+
+def parse(dataset: str, description: str, arguments: Sequence[str] | None = None) -> Options:
+    """The options that a command line gives."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", type=Path, default=Path("data") / dataset, help="what dataset.root will be (%(default)s)"
+    )
+    parser.add_argument(
+        "--source", type=Path, help="folder of the downloads, if not --root; they are linked, not copied"
+    )
+    parser.add_argument("--splits", nargs="+", choices=("train", "val"), default=("train", "val"))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument("--unpack", action="store_true", help="unpack images; otherwise training reads the archives")
+    parser.add_argument("--check", action="store_true", help="check what is there, and change nothing")
+    parser.add_argument("--subset", action="store_true", help="with --check: fewer images than the release are fine")
+    if dataset == "coco":
+        parser.add_argument("--semantic", action="store_true", help="also write semantic maps, 255 = void")
+    options = vars(parser.parse_args(arguments))
+    return Options(**{**options, "splits": tuple(options["splits"])})
+
+
+def run(dataset: str, options: Options, shown: int = 40) -> int:
+    """Prepare or check, and say what came of it; the exit status is 1 if the check has found an error.
+
+    Raises:
+        FileNotFoundError, ValueError: as `prepare`.
+    """
+    if not options.check:
+        prepare(dataset, options)
+        print(f"{dataset} is ready: train with dataset={dataset} dataset.root={options.root}")
+        return 0
+    findings = sorted(check(dataset, options), key=lambda finding: finding.is_note)
+    errors = sum(not finding.is_note for finding in findings)
+    for finding in findings[:shown]:
+        print(finding, file=sys.stderr)
+    if len(findings) > shown:
+        print(f"… and {len(findings) - shown} more", file=sys.stderr)
+    print(f"{options.root}: {errors} error(s), {len(findings) - errors} note(s)")
+    return 1 if errors else 0

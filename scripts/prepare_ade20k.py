@@ -1,0 +1,18 @@
+"""Make ADE20K ready for training: panoptic annotations of its semantic and instance annotations.
+
+    python scripts/prepare_ade20k.py --root data/ade20k           archives or folders as downloaded lie there
+    python scripts/prepare_ade20k.py --root data/ade20k --check   does everything hold together?
+
+Run it again after an interruption: it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from kmax.config import run_or_explain
+from kmax.data.prepare import parse, run
+
+if __name__ == "__main__":
+    sys.exit(run_or_explain(partial(run, "ade20k"), parse("ade20k", __doc__ or "")))

@@ -1,0 +1,18 @@
+"""Make COCO 2017 panoptic ready for training.
+
+    python scripts/prepare_coco.py --root data/coco              archives or folders as downloaded lie in data/coco
+    python scripts/prepare_coco.py --root data/coco --check      does everything hold together?
+
+Images and panoptic PNG files are read straight from their .zip unless --unpack is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from kmax.config import run_or_explain
+from kmax.data.prepare import parse, run
+
+if __name__ == "__main__":
+    sys.exit(run_or_explain(partial(run, "coco"), parse("coco", __doc__ or "")))
