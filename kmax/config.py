@@ -12,7 +12,7 @@ import sys
 import time
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,32 @@ class EvaluateConfig:
     limit: int | None = None
 
 
+ThresholdOverrides = make_dataclass("ThresholdOverrides", [(f.name, float | None, None) for f in fields(Thresholds)])
+
+
+@dataclass
+class PredictConfig:
+    """The root of `predict.yaml`.
+
+    `input`: see `kmax.data.sources.find_sources`; `output` null: runs/predict/NAME OF THE INPUT; `inference` and `size`
+    are laid over what the checkpoint carries; `limit` counts the new images of a run; `num_workers` threads read and
+    as many write.
+    """
+
+    ckpt: str = MISSING
+    input: Any = MISSING
+    output: str | None = None
+    outputs: list[str] = field(default_factory=lambda: ["overlay", "panoptic", "segments"])
+    inference: ThresholdOverrides = field(default_factory=ThresholdOverrides)  # type: ignore[valid-type]
+    size: tuple[int, int] | None = None
+    batch_size: int = 1
+    limit: int | None = None
+    device: str = "auto"
+    num_workers: int = 2
+    top_instances: int = 100
+    overwrite: bool = False
+
+
 def run_id() -> str:
     """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
     job = os.environ.get("SLURM_JOB_ID")
@@ -199,6 +225,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="predict_schema", node=PredictConfig)
 
 
 def command_line(arguments: list[str]) -> list[str]:

@@ -1,87 +1,235 @@
-"""From a checkpoint and an image to a panoptic map."""
+"""From a checkpoint and images to panoptic maps, semantic maps and instances.
+
+Letters: H×W padded input, H0×W0 image as given, N queries, K classes without void, h×w mask logits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from kmax.build import module_from_checkpoint
 from kmax.categories import Categories
 from kmax.data import resize_and_pad
+from kmax.data.sources import open_image, to_rgb
 from kmax.module import KMaXModule, normalize
-from kmax.postprocess import Sizes, Thresholds, panoptic
-from kmax.structures import PanopticMap
+from kmax.postprocess import Sizes, Thresholds, instances, panoptic, semantic
+from kmax.structures import Instances, PanopticMap, Prediction
+
+RESULTS = ("panoptic", "semantic", "instances")
+"""What can be asked of a `Predictor`."""
+
+
+@dataclass(frozen=True)
+class RawPrediction:
+    """What the network says of one image, from which results follow at any thresholds.
+
+    `stages` are the predictions from coarse to final (the final one alone unless all were asked for), without batch:
+    class logits (N, K+1), mask logits (N, h, w), pixel feature (D, h, w), padding included. `sizes` tells what is
+    padding and how large the image was.
+    """
+
+    stages: tuple[Prediction, ...]
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
+class Result:
+    """Results of one image, on the CPU and in its own size; None for what was not asked for.
+
+    `semantic` (H0, W0) int64 holds labels 0 … K−1. `raw` is kept where all stages were asked for.
+    """
+
+    panoptic: PanopticMap | None = None
+    semantic: Tensor | None = None
+    instances: Instances | None = None
+    raw: RawPrediction | None = None
 
 
 class Predictor:
-    """Panoptic segmentation of single images with a trained model.
+    """Segmentation of images with a trained model.
 
     Args:
         module: a trained module.
         size: (H, W) that an image is fitted into and padded to.
         device: where the model runs.
+        thresholds: of post-processing, unless a call says otherwise; default: those of the module.
     """
 
-    def __init__(self, module: KMaXModule, size: tuple[int, int], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        module: KMaXModule,
+        size: tuple[int, int],
+        device: str | torch.device = "cpu",
+        thresholds: Thresholds | None = None,
+    ) -> None:
         self.module = module.to(device).eval()
         self.size = size
-        self.thresholds: Thresholds = module.thresholds
+        self.thresholds: Thresholds = thresholds or module.thresholds
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str | torch.device | None = None) -> Predictor:
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+    ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
+        Args:
+            size: (H, W) of the input, default the one of the checkpoint's dataset.
+            thresholds: some or all of `Thresholds`, laid over those of the checkpoint.
+
         Raises:
-            FileNotFoundError, ValueError: no such file; damaged or foreign.
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
         """
+        chosen = _device(device)
         module = module_from_checkpoint(path)
-        height, width = module.config["dataset"]["size"]
-        return cls(module, (height, width), device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        height, width = size or module.config["dataset"]["size"]
+        if min(height, width) < 32:
+            raise ValueError(f"The input size {height}×{width} is too small: give at least 32×32.")
+        return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds))
 
     @property
     def categories(self) -> Categories:
         """The classes of the model."""
         return self.module.categories
 
-    @torch.inference_mode()
-    def __call__(self, image: Any) -> PanopticMap:
-        """Segment one image: a path, a PIL image, or a (H, W, 3) uint8 RGB array.
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self.module.parameters()).device
+
+    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, float] | None = None) -> PanopticMap:
+        """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
+
+        Args:
+            thresholds: for this call; a mapping changes some and leaves the others as they are.
 
         Returns:
             A map of the image's own size, on the CPU.
 
         Raises:
-            ValueError: not such an image.
+            FileNotFoundError, ValueError: no such file; not such an image.
         """
-        array = _as_array(image)
-        padded, valid = resize_and_pad(array, self.size)
-        device = next(self.module.parameters()).device
-        images = torch.as_tensor(padded).permute(2, 0, 1)[None].to(device)
-        prediction = self.module.model(normalize(images, torch.as_tensor(valid)[None].to(device))).predictions[-1]
-        result = panoptic(
-            prediction.class_logits[0],
-            prediction.mask_logits[0],
-            self.categories.is_thing,
-            self.thresholds,
-            Sizes.fit(self.size, array.shape[:2]),
-        )
-        return PanopticMap(result.segment_map.cpu(), result.segments)
+        result = self.batch([image], thresholds=thresholds)[0].panoptic
+        assert result is not None, "a panoptic map was asked for"
+        return result
+
+    def batch(
+        self,
+        images: Sequence[Any],
+        results: Sequence[str] = ("panoptic",),
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        all_stages: bool = False,
+        top: int = 100,
+    ) -> list[Result]:
+        """Segment several images of any sizes in one pass of the network.
+
+        Args:
+            images, thresholds: as for a call.
+            results: some of `RESULTS`.
+            all_stages: also keep the predictions of all layers, for `kmax.visualization.draw_cluster_viewer`.
+            top: the number of (query, class) pairs that instances are made of.
+
+        Raises:
+            FileNotFoundError, ValueError: as for a call; an unknown result or threshold.
+        """
+        return [self.finish(raw, results, thresholds, all_stages, top) for raw in self.raw(images, all_stages)]
+
+    @torch.inference_mode()
+    def raw(self, images: Sequence[Any], all_stages: bool = False) -> list[RawPrediction]:
+        """Run the network alone; `finish` makes results of what it says, as often as you like."""
+        if not images:
+            return []
+        arrays = [_as_array(image) for image in images]
+        padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
+        pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
+        batch = normalize(pixels, torch.as_tensor(np.stack(valid)).to(self.device))
+        predictions = self.module.model(batch, coarse=all_stages).predictions
+        return [
+            RawPrediction(
+                tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
+                Sizes.fit(self.size, array.shape[:2]),
+            )
+            for i, array in enumerate(arrays)
+        ]
+
+    def finish(
+        self,
+        raw: RawPrediction,
+        results: Sequence[str] = ("panoptic",),
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        keep_raw: bool = False,
+        top: int = 100,
+    ) -> Result:
+        """The results that follow from what the network said; the arguments are those of `batch`.
+
+        Raises:
+            ValueError: an unknown result or threshold.
+        """
+        unknown = sorted(set(results) - set(RESULTS))
+        if unknown:
+            raise ValueError(f"A predictor knows no result {', '.join(unknown)}: choose of {', '.join(RESULTS)}.")
+        chosen, things = _merge(self.thresholds, thresholds), self.categories.is_thing
+        classes, masks = raw.stages[-1].class_logits, raw.stages[-1].mask_logits
+        found: dict[str, Any] = {}
+        if "panoptic" in results:
+            made = panoptic(classes, masks, things, chosen, raw.sizes)
+            found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
+        if "semantic" in results:
+            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+        if "instances" in results:
+            one = instances(classes, masks, things, chosen, raw.sizes, top)
+            found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())
+        return Result(**found, raw=raw if keep_raw else None)
+
+
+def _merge(base: Thresholds, over: Thresholds | Mapping[str, float] | None) -> Thresholds:
+    """Thresholds with some of them changed.
+
+    Raises:
+        ValueError: a name or value that `Thresholds` does not know.
+    """
+    if over is None or isinstance(over, Thresholds):
+        return over or base
+    known = [field.name for field in fields(Thresholds)]
+    for name, value in over.items():
+        if name not in known:
+            raise ValueError(f"There is no threshold {name}: known are {', '.join(known)}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"The inference threshold {name}={value} must be a number.")
+    return replace(base, **over)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device} cannot be used here ({reason}): choose cpu, cuda, cuda:0, …") from error
+    return chosen
 
 
 def _as_array(image: Any) -> np.ndarray:
     if isinstance(image, (str, Path)):
-        try:
-            image = Image.open(image)
-            image.load()
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"{image} cannot be read as an image: {error}.") from error
+        image = open_image(image)
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        image = to_rgb(image)
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"An image is a path, a PIL image or a (H, W, 3) uint8 RGB array; this is {found}.")
+    if not image.size:
+        raise ValueError(f"An image has at least one pixel; this one is {image.shape[1]}×{image.shape[0]}.")
     return image

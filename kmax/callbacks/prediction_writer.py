@@ -6,37 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.structures import Batch, PanopticMap, Sample
-
-
-def encode_ids(segment_map: np.ndarray) -> np.ndarray:
-    """Segment ids (H, W) as COCO stores them in a PNG: (H, W, 3) uint8 with id = R + 256·G + 65536·B."""
-    return np.stack([segment_map >> shift & 0xFF for shift in (0, 8, 16)], -1).astype(np.uint8)
-
-
-def annotation(prediction: PanopticMap, sample: Sample, categories: Categories, file_name: str) -> dict[str, Any]:
-    """One entry of `annotations` in COCO's panoptic JSON, with areas, boxes (x, y, w, h) and scores."""
-    segment_map = prediction.segment_map.cpu().numpy()
-    segments = []
-    for segment in prediction.segments:
-        rows, columns = np.nonzero(segment_map == segment.id)
-        left, top = int(columns.min()), int(rows.min())
-        segments.append(
-            {
-                "id": segment.id,
-                "category_id": categories.ids[segment.label],
-                "area": len(rows),
-                "bbox": [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1],
-                "iscrowd": 0,
-                "score": round(segment.score, 6),
-            }
-        )
-    return {"image_id": sample.image_id, "file_name": file_name, "segments_info": segments}
+from kmax.results import category_table, encode_ids, panoptic_annotation, replacing
+from kmax.structures import Batch
 
 
 class PredictionWriter(Callback):
@@ -66,7 +41,8 @@ class PredictionWriter(Callback):
             name = f"{Path(sample.file_name or str(sample.image_id)).stem}.png"
             encoded = encode_ids(prediction.segment_map.cpu().numpy())
             Image.fromarray(encoded).save(self.folder / "panoptic" / name)
-            self._annotations.append(annotation(prediction, sample, self._categories(pl_module), name))
+            categories = self._categories(pl_module)
+            self._annotations.append(panoptic_annotation(prediction, sample.image_id, categories, name))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         part = self.folder / f"panoptic-{trainer.global_rank}.part"
@@ -86,13 +62,9 @@ class PredictionWriter(Callback):
         annotations = [entry for part in parts for entry in json.loads(part.read_text())]
         whole = {
             "annotations": sorted(annotations, key=lambda entry: str(entry["image_id"])),
-            "categories": [
-                {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
-                for c in categories.classes
-            ],
+            "categories": category_table(categories),
         }
-        temporary = self.folder / "panoptic.json.tmp"
-        temporary.write_text(json.dumps(whole))
-        temporary.replace(self.folder / "panoptic.json")
+        with replacing(self.folder / "panoptic.json") as path:
+            path.write_text(json.dumps(whole))
         for part in parts:
             part.unlink()

@@ -1,0 +1,77 @@
+"""Predictions in COCO's result formats: panoptic (PNG + JSON) and instances (JSON with run-length encoded masks)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle
+from scipy import ndimage
+
+from kmax.categories import Categories
+from kmax.structures import Instances, PanopticMap
+
+
+def encode_ids(segment_map: np.ndarray) -> np.ndarray:
+    """Segment ids (H, W) as COCO stores them in a PNG: (H, W, 3) uint8 with id = R + 256·G + 65536·B."""
+    return np.stack([segment_map >> shift & 0xFF for shift in (0, 8, 16)], -1).astype(np.uint8)
+
+
+def category_table(categories: Categories) -> list[dict[str, Any]]:
+    """The `categories` of COCO's panoptic JSON."""
+    return [
+        {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in categories.classes
+    ]
+
+
+def segments_info(prediction: PanopticMap, categories: Categories) -> list[dict[str, Any]]:
+    """The segments as COCO's panoptic JSON lists them, with areas, boxes (x, y, w, h) and scores."""
+    segment_map = prediction.segment_map.cpu().numpy()
+    ids, compact, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
+    place = {int(i): n for n, i in enumerate(ids)}
+    boxes = ndimage.find_objects(compact.reshape(segment_map.shape) + 1)
+    entries = []
+    for segment in prediction.segments:
+        rows, columns = boxes[place[segment.id]]
+        entries.append(
+            {
+                "id": segment.id,
+                "category_id": categories.ids[segment.label],
+                "area": int(areas[place[segment.id]]),
+                "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
+                "iscrowd": 0,
+                "score": round(segment.score, 6),
+            }
+        )
+    return entries
+
+
+def panoptic_annotation(
+    prediction: PanopticMap, image_id: int | str, categories: Categories, file_name: str
+) -> dict[str, Any]:
+    """One entry of `annotations` in COCO's panoptic JSON; `file_name` is that of its PNG."""
+    return {
+        "image_id": image_id,
+        "file_name": file_name,
+        "segments_info": segments_info(prediction, categories),
+    }
+
+
+def instance_results(instances: Instances, image_id: int | str, categories: Categories) -> list[dict[str, Any]]:
+    """The non-empty instances of one image as entries of COCO's results JSON, by descending score."""
+    masks = instances.masks.cpu().numpy()
+    entries = []
+    for mask, label, score in zip(masks, instances.labels.tolist(), instances.scores.tolist(), strict=True):
+        if not mask.any():
+            continue
+        encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+        entries.append(
+            {
+                "image_id": image_id,
+                "category_id": categories.ids[label],
+                "bbox": [float(x) for x in rle.toBbox(encoded)],
+                "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode()},
+                "score": round(score, 6),
+            }
+        )
+    return entries

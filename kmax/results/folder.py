@@ -1,0 +1,198 @@
+"""A folder of predictions that is written image by image and can be continued where it stopped.
+
+run.json         what made the results; another run with other settings is refused
+records.jsonl    one line per image, appended when all its files are there
+overlay/*.jpg  panoptic/*.png  semantic/*.png          one file per image
+panoptic.json  instances.json  segments.csv            made from the records at the end
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kmax.categories import Categories
+from kmax.results.coco import category_table, encode_ids, instance_results, segments_info
+from kmax.results.records import Records
+from kmax.structures import Instances, PanopticMap
+from kmax.visualization import draw_panoptic
+
+OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments")
+"""What can be written, by name."""
+
+_FILES = ("run.json", "records.jsonl", "panoptic.json", "instances.json", "segments.csv")
+_COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the suffix: Pillow goes by it
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class ResultFolder:
+    """Where the predictions of a run go.
+
+    Args:
+        folder: is made if need be.
+        categories: of the model.
+        outputs: some of `OUTPUTS`.
+        settings: JSON-able values that decide what the results are (checkpoint, thresholds, …).
+        overwrite: delete what is there instead of continuing it.
+
+    Raises:
+        ValueError: an unknown output; the folder holds results of other settings, or something else.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        categories: Categories,
+        outputs: Sequence[str],
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        unknown = sorted(set(outputs) - set(OUTPUTS))
+        if unknown or not outputs:
+            raise ValueError(f"outputs={unknown or '[]'} is unknown: choose some of {', '.join(OUTPUTS)}.")
+        self.folder, self.categories, self.outputs = Path(folder), categories, tuple(outputs)
+        self._claim(json.loads(json.dumps({**settings, "outputs": sorted(outputs)})), overwrite)
+        self.records = Records(self.folder / "records.jsonl")
+
+    def _claim(self, settings: dict[str, Any], overwrite: bool) -> None:
+        note = self.folder / "run.json"
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            if not note.is_file():
+                raise ValueError(f"{self.folder} holds something else than predictions: choose another output=….")
+            before = json.loads(note.read_text())
+            other = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
+            if other and not overwrite:
+                key = other[0]
+                raise ValueError(
+                    f"{self.folder} holds predictions of {key}={before.get(key)}, not {settings.get(key)}: "
+                    "choose another output=…, or overwrite=true to delete them."
+                )
+            if overwrite:
+                for name in OUTPUTS:
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
+                for name in _FILES:
+                    (self.folder / name).unlink(missing_ok=True)
+        with replacing(note) as path:
+            path.write_text(json.dumps(settings, indent=1))
+
+    def write(
+        self,
+        key: str,
+        source: str,
+        image: np.ndarray,
+        panoptic: PanopticMap,
+        semantic: np.ndarray | None = None,
+        instances: Instances | None = None,
+    ) -> dict[str, Any]:
+        """Write the files of one image and return its record, which `record` keeps; safe in several threads.
+
+        Args:
+            key: names the files; unique in the folder.
+            source: where the image came from.
+            image: (H, W, 3) uint8 RGB.
+            panoptic, semantic (labels, H×W), instances: the predictions; the last two where the outputs ask for them.
+        """
+        if "overlay" in self.outputs:
+            self._save(f"overlay/{key}.jpg", Image.fromarray(draw_panoptic(image, panoptic, self.categories)))
+        if "panoptic" in self.outputs:
+            ids = panoptic.segment_map.cpu().numpy()
+            self._save(f"panoptic/{key}.png", Image.fromarray(encode_ids(ids)))
+        if "semantic" in self.outputs:
+            assert semantic is not None, "the semantic output needs a semantic map"
+            self._save(f"semantic/{key}.png", self._label_image(semantic))
+        image_id = int(key) if key.isdecimal() else key
+        record = {"key": key, "source": source, "image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
+        record["segments"] = segments_info(panoptic, self.categories)
+        if "instances" in self.outputs:
+            assert instances is not None, "the instance output needs instances"
+            record["instances"] = instance_results(instances, image_id, self.categories)
+        return record
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Note that an image is finished."""
+        self.records.append(record)
+
+    def record_failure(self, key: str, source: str, error: str) -> None:
+        """Note that an image could not be read; the next run tries it again."""
+        self.records.append({"key": key, "source": source, "error": error})
+
+    def assemble(self) -> list[Path]:
+        """Make the JSON and csv files from all records so far; the files made."""
+        makers = {"panoptic": self._panoptic_json, "instances": self._instances_json, "segments": self._segments_csv}
+        return [make() for name, make in makers.items() if name in self.outputs]
+
+    def _save(self, name: str, image: Image.Image) -> None:
+        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {"compress_level": 4}
+        with replacing(self.folder / name) as path:
+            image.save(path, **options)
+
+    def _label_image(self, labels: np.ndarray) -> Image.Image:
+        """Dataset ids by pixel in an indexed PNG that wears the classes' colours (16 bits of grey for ids > 255)."""
+        ids = np.array(self.categories.ids)
+        if ids.max() > 255:
+            return Image.fromarray(ids.astype(np.uint16)[labels])
+        palette = np.zeros((256, 3), np.uint8)
+        palette[ids] = [category.color for category in self.categories.classes]
+        image = Image.fromarray(ids.astype(np.uint8)[labels])
+        image.putpalette(palette.ravel().tolist())
+        return image
+
+    def _panoptic_json(self) -> Path:
+        def images() -> Iterator[dict[str, Any]]:
+            for r in self.records:
+                yield {"id": r["image_id"], "file_name": r["source"], "height": r["height"], "width": r["width"]}
+
+        def annotations() -> Iterator[dict[str, Any]]:
+            for r in self.records:
+                yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
+
+        with replacing(self.folder / "panoptic.json") as path, path.open("w") as file:
+            for name, entries in (("images", images()), ("annotations", annotations())):
+                file.write(f'{"{" if name == "images" else ","}"{name}": ')
+                _write_list(file, entries)
+            file.write(f',"categories": {json.dumps(category_table(self.categories))}}}')
+        return self.folder / "panoptic.json"
+
+    def _instances_json(self) -> Path:
+        with replacing(self.folder / "instances.json") as path, path.open("w") as file:
+            _write_list(file, (entry for r in self.records for entry in r["instances"]))
+        return self.folder / "instances.json"
+
+    def _segments_csv(self) -> Path:
+        with replacing(self.folder / "segments.csv") as path, path.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(_COLUMNS)
+            for r in self.records:
+                for s in r["segments"]:
+                    category = self.categories.classes[self.categories.label_of[s["category_id"]]]
+                    row = (s["id"], category.name, int(category.is_thing), s["score"], s["area"], *s["bbox"])
+                    table.writerow((r["key"], *row))
+        return self.folder / "segments.csv"
+
+
+def _write_list(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+    """A JSON list, one entry at a time."""
+    file.write("[")
+    for number, entry in enumerate(entries):
+        file.write(("," if number else "") + "\n" + json.dumps(entry))
+    file.write("\n]")

@@ -1,0 +1,67 @@
+"""An append-only file of JSON lines: what was written once survives whatever stops the program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Records:
+    """One JSON object per image, each with a `key`; of several with one key the last counts.
+
+    Only keys and places are held in memory. A line that was cut off, by a full disk or a killed program, is removed
+    when the file is opened again.
+
+    Raises:
+        ValueError: a line that is complete but no record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._place: dict[str, int] = {}
+        self._failed: set[str] = set()
+        path.touch()
+        end = 0
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    self._note(json.loads(line), end)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"{path} is damaged at byte {end} ({error}): delete the folder and predict again."
+                    ) from error
+                end += len(line)
+        self._file = path.open("r+b")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def _note(self, record: dict[str, Any], place: int) -> None:
+        self._place[record["key"]] = place
+        (self._failed.add if record.get("error") else self._failed.discard)(record["key"])
+
+    @property
+    def done(self) -> set[str]:
+        """The keys whose last record tells of no error."""
+        return self._place.keys() - self._failed
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add a record; it is in the operating system's hands when this returns."""
+        place = self._file.tell()
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+        self._note(record, place)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The successful records in the order of their keys, one at a time."""
+        with self.path.open("rb") as file:
+            for key in sorted(self.done):
+                file.seek(self._place[key])
+                yield json.loads(file.readline())
+
+    def close(self) -> None:
+        """Give the file back; calling it again changes nothing."""
+        self._file.close()

@@ -1,0 +1,159 @@
+"""Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
+
+    input      image · folder · 'glob/*.jpg' · list.txt · film.mp4 · webcam · [several,of,these]
+    outputs    some of overlay, panoptic, semantic, instances, segments
+    inference  thresholds, e.g. inference.thing_threshold=0.5
+
+Run it again and it goes on where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
+be read (they are named, the rest is done), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from kmax.config import register, resolve, run_or_explain
+from kmax.data.sources import Frame, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.predictor import Predictor, Result
+from kmax.results import ResultFolder
+
+register()
+UNREADABLE, INTERRUPTED = 3, 130
+
+
+class SpeedColumn(ProgressColumn):
+    """Images per second since the start."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):.1f} images/s")
+
+
+def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundError]:
+    """The image of a frame, or why there is none."""
+    try:
+        return frame, frame.load()
+    except (UnreadableImageError, FileNotFoundError) as error:
+        return frame, error
+
+
+def predictions(
+    predictor: Predictor, stream: Iterator[Frame], config: dict[str, Any]
+) -> Iterator[tuple[Frame, np.ndarray | None, Result | str]]:
+    """Frame, image and result in turn; for a frame that cannot be read None and the reason.
+
+    Only a batch of images, and as many as there are workers, are in memory at a time.
+    """
+    wanted = ["panoptic", *(name for name in ("semantic", "instances") if name in config["outputs"])]
+    loaded = ordered_map(load, stream, config["num_workers"])
+    while batch := list(islice(loaded, config["batch_size"])):
+        good = [(frame, image) for frame, image in batch if isinstance(image, np.ndarray)]
+        results = predictor.batch([image for _, image in good], wanted, top=config["top_instances"])
+        yield from ((frame, None, str(error)) for frame, error in batch if not isinstance(error, np.ndarray))
+        yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
+
+
+def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Any]:
+    """Write the files of one image; its frame with its record, or with the reason for having none."""
+    frame, image, result = item
+    if image is None or isinstance(result, str):
+        return frame, result
+    assert result.panoptic is not None, "panoptic is always wanted"
+    semantic = None if result.semantic is None else result.semantic.numpy()
+    return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
+
+
+def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any], console: Console) -> list[str]:
+    """Predict everything that is not there yet; one sentence for each frame that could not be read."""
+    sources, done = find_sources(config["input"]), folder.records.done
+    total = count_frames(sources)
+    total = None if total is None else max(0, total - len(done))
+    stream = frames(sources, done)
+    if config["limit"] is not None:
+        stream, total = islice(stream, config["limit"]), min(config["limit"], total or config["limit"])
+    failed: list[str] = []
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=total)
+        items = predictions(predictor, stream, config)
+        for frame, record in ordered_map(partial(save, folder), items, config["num_workers"]):
+            if isinstance(record, str):
+                folder.record_failure(frame.key, frame.name, record)
+                failed.append(record)
+                progress.console.print(f"skipped: {record}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                folder.record(record)
+            progress.advance(task)
+    return failed
+
+
+def predict(config: Any) -> int:
+    """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
+    plain, console = resolve(config), Console(stderr=True)
+    for name, least in (("batch_size", 1), ("num_workers", 0), ("top_instances", 1)):
+        if plain[name] < least:
+            raise ValueError(f"{name}={plain[name]} must be at least {least}.")
+    find_sources(plain["input"])  # before the model is built: a misspelt path should fail at once
+    thresholds = {name: value for name, value in plain["inference"].items() if value is not None}
+    predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"], thresholds)
+    folder = ResultFolder(
+        plain["output"] or default_output(plain["input"]),
+        predictor.categories,
+        plain["outputs"],
+        settings(plain, predictor),
+        plain["overwrite"],
+    )
+    there, status = len(folder.records.done), 0
+    failed: list[str] = []
+    try:
+        failed = run(predictor, folder, plain, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted: what is written stays; the same command goes on from here.")
+        status = INTERRUPTED
+    made = folder.assemble()
+    finished = len(folder.records.done)
+    print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
+    for path in made:
+        print(path)
+    folder.records.close()
+    return status or (UNREADABLE if failed else 0)
+
+
+def settings(config: dict[str, Any], predictor: Predictor) -> dict[str, Any]:
+    """What results depend on: only a run with the same continues a folder."""
+    file = Path(config["ckpt"]).resolve()
+    return {
+        "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
+        "input": config["input"],
+        "size": predictor.size,
+        **{f"inference.{name}": value for name, value in asdict(predictor.thresholds).items()},
+        "top_instances": config["top_instances"],
+    }
+
+
+def default_output(what: Any) -> Path:
+    """runs/predict/ and the name of the input."""
+    first = what if isinstance(what, str) else what[0]
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(first.rstrip("/\\")).name)
+    return Path("runs/predict") / (name or "input")
+
+
+@hydra.main(config_path="../conf", config_name="predict", version_base="1.3")
+def main(config: Any) -> None:
+    """The command line: files in, predictions out."""
+    sys.exit(run_or_explain(predict, config))
+
+
+if __name__ == "__main__":
+    main()
