@@ -20,6 +20,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -29,6 +31,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from kmax.batch_plan import apply_batch_rule, batch_plan, num_devices
 from kmax.build import CATEGORIES_KEY, CONFIG_KEY, categories_from_config, model_from_config, read_checkpoint
 from kmax.categories import Categories, load_categories
+from kmax.cluster import check_multirun, slurm_resources
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.training import Augmentation, PanopticDataset
 from kmax.losses import Criterion
@@ -222,6 +225,9 @@ def register() -> None:
     """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
+    OmegaConf.register_new_resolver(
+        "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
+    )
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -263,11 +269,23 @@ def resolve(config: Any) -> dict[str, Any]:
     return apply_batch_rule(plain) if "plan" in plain else plain
 
 
+class JobError(Exception):
+    """A job of a sweep that failed for a reason that its message gives; the other jobs go on."""
+
+
 def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
     """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
 
-    `HYDRA_FULL_ERROR=1` shows the traceback all the same.
+    `HYDRA_FULL_ERROR=1` shows the traceback all the same. In a sweep the mistake of one job is a `JobError`, which
+    Hydra collects; a sweep that no launcher can run is refused as a whole.
     """
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        if sweep:
+            check_multirun(config.strategy, HydraConfig.get().launcher["_target_"].rpartition(".")[2])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     try:
         return function(config)
     except (ValueError, FileNotFoundError) as error:
@@ -278,6 +296,8 @@ def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
         for prefix in ("ValueError: ", "FileNotFoundError: "):
             sentence = sentence.removeprefix(prefix)
         print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+        if sweep:
+            raise JobError(sentence) from None
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"structures", "categories", "batch_plan", "sweeps"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization"},
-    {"checkpoint", "results"},
+    {"checkpoint", "cluster", "results"},
     {"module"},
     {"build", "callbacks"},
     {"predictor"},

@@ -1,0 +1,74 @@
+"""Queue a training job on SLURM: nodes, tasks and GPUs come from the strategy.
+
+    python scripts/slurm/submit.py experiment=coco_resnet50 strategy=ddp_multinode dataset.root=/data/coco
+    python scripts/slurm/submit.py --time=12:00:00 --partition=gpu experiment=coco_resnet50_8gpu strategy=ddp \
+        strategy.devices=8
+
+Whatever begins with `--` goes to sbatch (write `--name=value`), everything else to train.py. The configuration is
+composed first, so that a typo fails here and not after a night in the queue. `--dry-run` prints the command.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+
+from kmax.batch_plan import batch_plan
+from kmax.cluster import slurm_resources
+from kmax.config import compose_config
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = "runs/slurm"
+
+
+def command(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """The sbatch command for a command line of this script, and the sentence that describes the batch.
+
+    Raises:
+        ValueError, HydraException: a configuration that does not compose or cannot be queued.
+    """
+    options = [a for a in arguments if a.startswith("--")]
+    overrides = [a for a in arguments if not a.startswith("--")]
+    config = compose_config(None, *overrides)
+    plan = str(batch_plan(config))
+    asked = slurm_resources(config.strategy)
+    own = [
+        f"--job-name={config.name}",
+        f"--chdir={ROOT}",
+        f"--output={LOGS}/%x-%j.out",
+        f"--nodes={asked.nodes}",
+        f"--ntasks-per-node={asked.tasks_per_node}",
+        f"--cpus-per-task={asked.cpus_per_task}",
+        f"--gres={f'gpu:{asked.gpus_per_node}' if asked.gpus_per_node else 'none'}",
+    ]
+    return ["sbatch", *own, *options, str(ROOT / "scripts/slurm/train.sbatch"), *overrides], plan
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.exit(__doc__)
+    try:
+        words, plan = command([a for a in arguments if a != "--dry-run"])
+    except (ValueError, HydraException) as error:
+        sentences = [str(e).splitlines()[0] for e in (error, error.__cause__) if str(e or "")]
+        sys.exit(f"error: {' '.join(sentences)}")
+    print(f"{plan}\n{shlex.join(words)}", flush=True)
+    if "--dry-run" in arguments:
+        return
+    (ROOT / LOGS).mkdir(parents=True, exist_ok=True)
+    try:
+        done = subprocess.run(words, env={**os.environ, "KMAX_PYTHON": sys.executable}, check=False)
+    except FileNotFoundError:
+        sys.exit("error: there is no sbatch on this machine: run this where jobs are submitted, or use --dry-run.")
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
