@@ -8,7 +8,7 @@ import torch
 
 from kmax.categories import load_categories
 from kmax.structures import PanopticMap, Sample, Segment
-from kmax.visualization import draw_clusters, draw_panoptic, panel, segment_colors
+from kmax.visualization import draw_panoptic, panel, segment_colors, with_legend
 
 CATEGORIES = load_categories("coco")
 PERSON = CATEGORIES.names.index("person")
@@ -80,8 +80,24 @@ def test_things_of_a_class_differ_and_colours_are_stable() -> None:
     assert stuff[5] == stuff[9] == CATEGORIES.classes[STUFF].color
 
 
-def test_clusters_have_fixed_distinct_colours() -> None:
-    every = draw_clusters(np.arange(128)[None])[0]
-    assert len(np.unique(every, axis=0)) == 128
-    np.testing.assert_array_equal(draw_clusters(np.array([[7]]))[0, 0], every[7])
-    assert draw_clusters(np.array([[0, 1]]), (4, 6)).shape == (4, 6, 3)
+def test_the_legend_names_every_class_once() -> None:
+    truth = sample(120, 160)
+    plain = draw_panoptic(truth.image, truth, CATEGORIES)
+    picture = with_legend(plain, truth.segments, CATEGORIES)
+    assert picture.shape[0] == 120
+    assert picture.shape[1] > 160
+    np.testing.assert_array_equal(picture[:, :160], plain)
+    colors = segment_colors(truth.segments, CATEGORIES)
+    column = picture[:, 160:].reshape(-1, 3)
+    for segment in truth.segments:  # both people, each in its own colour
+        assert (column == colors[segment.id]).all(-1).sum() >= 20
+    assert with_legend(plain, (), CATEGORIES).shape[1] > 160
+
+
+@pytest.mark.parametrize("height", [10, 60, 400])
+def test_a_legend_of_many_classes_fits(height: int) -> None:
+    picture = np.zeros((height, 300, 3), np.uint8)
+    segments = [Segment(i + 1, i % 133) for i in range(400)]
+    result = with_legend(picture, segments, CATEGORIES)
+    assert result.shape[0] == height
+    assert (result[:, -1] == 255).all()  # nothing is cut

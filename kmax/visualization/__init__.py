@@ -1,0 +1,25 @@
+"""Pictures of images, panoptic maps, clusters and metrics, with NumPy and Pillow alone.
+
+All pictures are (H, W, 3) uint8 RGB arrays.
+"""
+
+from kmax.visualization.charts import draw_bars, draw_confusion
+from kmax.visualization.clusters import draw_cluster_viewer, draw_clusters, main_query
+from kmax.visualization.layout import fit_image
+from kmax.visualization.palette import cluster_color, segment_colors
+from kmax.visualization.panels import panel
+from kmax.visualization.panoptic import draw_panoptic, with_legend
+
+__all__ = [
+    "cluster_color",
+    "draw_bars",
+    "draw_cluster_viewer",
+    "draw_clusters",
+    "draw_confusion",
+    "draw_panoptic",
+    "fit_image",
+    "main_query",
+    "panel",
+    "segment_colors",
+    "with_legend",
+]

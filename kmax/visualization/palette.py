@@ -1,0 +1,54 @@
+"""Colours: of segments, of clusters, of numbers between 0 and 1."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from kmax.categories import Categories
+from kmax.structures import Segment
+
+Color = tuple[int, int, int]
+INK, PAPER, MUTED = (40, 40, 40), (255, 255, 255), (130, 130, 130)
+_GOLDEN = 0.618033988749895  # multiples of the golden ratio, modulo 1, keep away from each other
+_HEAT = np.array([(18, 12, 60), (72, 20, 120), (160, 40, 120), (226, 84, 80), (252, 160, 70), (252, 244, 180)], float)
+
+
+def segment_colors(segments: Sequence[Segment], categories: Categories) -> dict[int, Color]:
+    """A colour for every segment id: its class's colour, varied from one thing to the next."""
+    seen: Counter[int] = Counter()
+    colors = {}
+    for segment in segments:
+        category = categories.classes[segment.label]
+        colors[segment.id] = _vary(category.color, seen[segment.label]) if category.is_thing else category.color
+        seen[segment.label] += 1
+    return colors
+
+
+def _vary(color: Color, number: int) -> Color:
+    """The colour itself for number 0, then its neighbours in hue, darker and lighter; after 28 they repeat."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in color))
+    hue += (0, 0.05, -0.05, 0.025, -0.025, 0.075, -0.075)[number % 7]
+    value = min(1.0, max(0.3, value)) * (1, 0.7, 0.85, 0.55)[number % 4]
+    return color if number == 0 else _rgb(hue, saturation, value)
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Color:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def cluster_color(query: int) -> Color:
+    """One fixed colour per query."""
+    return _rgb(query * _GOLDEN, (0.85, 0.5, 0.65)[query % 3], (0.95, 0.8, 0.6)[query // 3 % 3])
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Numbers in 0 … 1 (…) as colours (…, 3) uint8, from dark violet to pale yellow."""
+    place = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(place.astype(int), len(_HEAT) - 2)
+    part = (place - low)[..., None]
+    return (_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).round().astype(np.uint8)

@@ -1,0 +1,129 @@
+"""A panoptic map over its image: colours, contours, class names, legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kmax.categories import Categories
+from kmax.structures import PanopticMap, Sample, Segment
+from kmax.visualization.layout import fit_map, font, shorten, text_width
+from kmax.visualization.palette import INK, MUTED, PAPER, segment_colors
+
+_OPACITY = 0.65
+
+
+def draw_panoptic(
+    image: np.ndarray, segmentation: PanopticMap | Sample, categories: Categories, labels: bool = True
+) -> np.ndarray:
+    """The image (H, W, 3) in grey under its coloured segments, with contours, and class names where they fit.
+
+    Args:
+        image: uint8 RGB; a segmentation of another size is drawn in the image's size.
+        segmentation: a prediction, or a sample with its ground truth. Void stays darkened, crowd is striped.
+    """
+    height, width = image.shape[:2]
+    segment_map = fit_map(segment_map_of(segmentation), (height, width))
+    ids, index = np.unique(segment_map, return_inverse=True)
+    index = index.reshape(segment_map.shape)
+    colors = segment_colors(segmentation.segments, categories)
+    table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], dtype=np.float32)
+    opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
+    crowd = np.isin(ids, [s.id for s in segmentation.segments if s.crowd])[index]
+    rows, columns = np.ogrid[:height, :width]
+    opacity[crowd & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
+    grey = image.mean(2, keepdims=True, dtype=np.float32)  # a coloured image would shift the colours of classes
+    picture = grey + opacity[..., None] * (table[index] - grey)
+    picture[contours(index)] = 255
+    result = Image.fromarray(picture.round().astype(np.uint8))
+    if labels:
+        _write_names(result, segment_map, segmentation.segments, categories)
+    return np.asarray(result)
+
+
+def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
+    """The picture with a column at its right: the colours of each class's segments, its name and their number.
+
+    Classes stand in the order of their first segment; those that don't fit are counted in the last line.
+    """
+    height, width = picture.shape[:2]
+    colors = segment_colors(segments, categories)
+    labels = list(dict.fromkeys(segment.label for segment in segments))
+    size = max(11.0, min(max(height, width) / 30, height / 8))
+    face, line = font(size), max(12, round(1.6 * size))
+    room = max(1, (height - line // 2) // line)
+    shown = labels if len(labels) <= room else labels[: room - 1]
+    members = {label: [s.id for s in segments if s.label == label] for label in labels}
+    texts = {k: categories.names[k] + (f" ×{len(members[k])}" if len(members[k]) > 1 else "") for k in shown}
+    rest = f"and {len(labels) - len(shown)} more classes"
+    lines = [*texts.values(), rest if len(shown) < len(labels) else "", "" if labels else "no segment"]
+    side = line * 2 // 3
+    column = 3 * side + max(text_width(text, face) for text in lines)
+    canvas = Image.new("RGB", (width + column, height), PAPER)
+    canvas.paste(Image.fromarray(picture), (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for number, label in enumerate(shown):
+        top, left = line // 4 + number * line, width + side // 2
+        ids = members[label][: max(1, side // 3)]
+        for place, segment_id in enumerate(ids):  # one stripe per segment
+            box = (left + place * side / len(ids), top, left + (place + 1) * side / len(ids) - 1, top + side)
+            pen.rectangle(box, colors[segment_id])
+        text = shorten(texts[label], column - 2 * side, face)
+        pen.text((left + 1.5 * side, top + side / 2), text, INK, face, "lm")
+    if len(shown) < len(labels) or not labels:
+        corner = (width + side // 2, line // 4 + len(shown) * line + side / 2)
+        pen.text(corner, rest if labels else "no segment", MUTED, face, "lm")
+    return np.asarray(canvas)
+
+
+def segment_map_of(segmentation: PanopticMap | Sample) -> np.ndarray:
+    """The map (H, W) of a prediction or of a sample as an array."""
+    if isinstance(segmentation, PanopticMap):
+        return segmentation.segment_map.cpu().numpy()
+    return segmentation.segment_map
+
+
+def contours(index: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) whose right or lower neighbour belongs to another segment."""
+    edge = np.zeros(index.shape, dtype=bool)
+    edge[:, :-1] = index[:, :-1] != index[:, 1:]
+    edge[:-1] |= index[:-1] != index[1:]
+    return edge
+
+
+def _write_names(
+    picture: Image.Image, segment_map: np.ndarray, segments: Sequence[Segment], categories: Categories
+) -> None:
+    """Write each segment's class name into it, smaller if need be, or not at all."""
+    draw = ImageDraw.Draw(picture)
+    large = max(picture.size) / 26
+    for segment in segments:
+        mask = segment_map == segment.id
+        for size in (large, 0.75 * large):
+            name, face = categories.names[segment.label], font(size)
+            left, top, right, bottom = draw.textbbox((0, 0), name, face)
+            place = _place(mask, int(bottom - top) + 4, int(right - left) + 4)
+            if place is not None:
+                corner = (place[1] + 2 - left, place[0] + 2 - top)
+                draw.text(corner, name, PAPER, face, stroke_width=1, stroke_fill=(30, 30, 30))
+                break
+
+
+def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
+    """The upper left corner (row, column) of a height×width box inside the mask, as central as can be; or None."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows) < height or len(columns) < width:
+        return None
+    top, left = rows[0], columns[0]
+    inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    sums = np.zeros((inside.shape[0] + 1, inside.shape[1] + 1), dtype=np.int64)
+    sums[1:, 1:] = inside.cumsum(0).cumsum(1)
+    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    free = np.argwhere(boxes == height * width)
+    if not len(free):
+        return None
+    centre = np.argwhere(inside).mean(0) - (height / 2, width / 2)
+    row, column = free[((free - centre) ** 2).sum(1).argmin()]
+    return int(top + row), int(left + column)
