@@ -11,11 +11,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"structures", "categories", "batch_plan", "sweeps"},
-    {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization"},
+    {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization", "serving"},
     {"checkpoint", "cluster", "results"},
     {"module"},
     {"build", "callbacks"},
-    {"predictor"},
+    {"predictor", "export"},
     {"config"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
