@@ -215,6 +215,20 @@ class PredictConfig:
     overwrite: bool = False
 
 
+@dataclass
+class ExportConfig:
+    """The root of `export.yaml`: see scripts/export.py."""
+
+    ckpt: str = MISSING
+    format: str = "onnx"
+    output: str | None = None
+    batch: Any = "dynamic"
+    size: tuple[int, int] | None = None
+    pictures: str | None = None
+    count: int = 10
+    tolerance: float = 1e-4
+
+
 def run_id() -> str:
     """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
     job = os.environ.get("SLURM_JOB_ID")
@@ -232,6 +246,7 @@ def register() -> None:
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
+    store.store(name="export_schema", node=ExportConfig)
 
 
 def command_line(arguments: list[str]) -> list[str]:

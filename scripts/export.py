@@ -1,0 +1,78 @@
+"""Export a trained model: `python scripts/export.py ckpt=best.ckpt format=onnx`.
+
+    format     onnx · pt2 (torch.export) · aoti (compiled for this kind of machine; needs a C++ compiler)
+    output     null: next to the checkpoint, with the format's suffix
+    batch      dynamic, or a number of images
+    size       null: the size that the checkpoint was trained with; or [H,W]
+    pictures   a folder of pictures to compare with eager PyTorch on; null: drawn shapes
+    count      how many of them
+
+After the export both models run on the same pictures; the deviation of the logits and the number of identical panoptic
+maps are printed. A deviation beyond `tolerance` is an error, and no file is written. See docs/deployment.md.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from PIL import Image
+
+from kmax.build import module_from_checkpoint
+from kmax.config import register, resolve, run_or_explain
+from kmax.data import ShapesDataset
+from kmax.export import FORMATS, export_model
+
+register()
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
+    """`count` pictures (H, W, 3) uint8 RGB: the first of a folder by name, or drawn shapes.
+
+    Raises:
+        ValueError: fewer in the folder, or one that cannot be read.
+    """
+    if folder is None:
+        return [sample.image for sample in map(ShapesDataset(count, seed=3).__getitem__, range(count))]
+    files = sorted(f for f in Path(folder).glob("*") if f.suffix.lower() in PICTURE_SUFFIXES)
+    if len(files) < count:
+        raise ValueError(f"There are {len(files)} pictures in {folder}, not {count}: set count={len(files)} or fewer.")
+    try:
+        return [np.asarray(Image.open(file).convert("RGB")) for file in islice(files, count)]
+    except OSError as error:
+        raise ValueError(f"A picture in {folder} cannot be read: {error}.") from error
+
+
+def export(config: Any) -> Path:
+    """Export as the configuration says, print what was compared, and return the file's path."""
+    options = resolve(config)
+    if options["count"] < 1:
+        raise ValueError(f"count={options['count']} must be at least 1: an export is always compared with eager.")
+    module = module_from_checkpoint(options["ckpt"])
+    height, width = options["size"] or module.config["dataset"]["size"]
+    suffix = FORMATS.get(options["format"], "")
+    path = Path(options["output"] or Path(options["ckpt"]).with_suffix(suffix))
+    pictures = read_pictures(options["pictures"], options["count"])
+    parity = export_model(
+        module, path, options["format"], (height, width), options["batch"], pictures, options["tolerance"]
+    )
+    print(
+        f"parity with eager on {parity.pictures} pictures · largest deviation {parity.deviation:.1e} · identical "
+        f"panoptic maps {parity.identical}/{parity.pictures} ({parity.differing_pixels} pixels differ)\n"
+        f"input {height}×{width}, batch {options['batch']} · {path} · {path.stat().st_size / 2**20:.1f} MiB"
+    )
+    return path
+
+
+@hydra.main(config_path="../conf", config_name="export", version_base="1.3")
+def main(config: Any) -> None:
+    """The command line: one checkpoint in, one file out."""
+    run_or_explain(export, config)
+
+
+if __name__ == "__main__":
+    main()
