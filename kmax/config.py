@@ -235,6 +235,20 @@ def run_id() -> str:
     return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def _in_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def sweep_name() -> str | None:
+    """The name of the sweep that this job belongs to, None for a run of its own."""
+    return Path(HydraConfig.get().runtime.output_dir).parent.name if _in_sweep() else None
+
+
+def run_name(*, _root_: Any) -> str:
+    """What loggers call the run: `name`, in a sweep with the number of the job."""
+    return f"{_root_.name}-{HydraConfig.get().job.num}" if _in_sweep() else str(_root_.name)
+
+
 def register() -> None:
     """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
@@ -242,6 +256,8 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
     )
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -294,7 +310,7 @@ def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
     `HYDRA_FULL_ERROR=1` shows the traceback all the same. In a sweep the mistake of one job is a `JobError`, which
     Hydra collects; a sweep that no launcher can run is refused as a whole.
     """
-    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    sweep = _in_sweep()
     try:
         if sweep:
             check_multirun(config.strategy, HydraConfig.get().launcher["_target_"].rpartition(".")[2])

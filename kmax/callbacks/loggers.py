@@ -1,15 +1,19 @@
-"""Loggers with defaults that never stop a run to ask a question."""
+"""Loggers with defaults that never stop a run to ask a question, and that go on where an interrupted run stopped."""
 
 from __future__ import annotations
 
+import csv
 import os
+import secrets
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 MODES = ("auto", "online", "offline")
+ID_FILE = "wandb_id.txt"
 
 
 def _logged_in() -> bool:
@@ -23,18 +27,77 @@ def _logged_in() -> bool:
         return False
 
 
-def wandb_logger(mode: str = "auto", log_model: Literal["all"] | bool = False, **options: Any) -> WandbLogger:
+def run_id_in(folder: Path) -> str:
+    """The id of the run in `folder`: drawn once, and the same for every rank and every start of the job."""
+    file = folder / ID_FILE
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        own = folder / f".{ID_FILE}.{secrets.token_hex(4)}"
+        own.write_text(secrets.token_hex(4))
+        try:
+            os.link(own, file)  # the first rank wins, and nobody reads half a file
+        except FileExistsError:
+            pass
+        finally:
+            own.unlink()
+    return file.read_text()
+
+
+def wandb_logger(save_dir: str, mode: str = "auto", group: str | None = None, **options: Any) -> WandbLogger:
     """A WandbLogger that never asks for a login: `auto` is online for a logged-in user and offline otherwise.
 
+    One run per `save_dir`: a job that is requeued goes on in the run that it began.
+
+    Args:
+        group: of jobs that belong together, e.g. those of a sweep.
+        options: of WandbLogger.
+
     Raises:
-        ValueError: an unknown mode, or uploading models from an offline run.
+        ValueError: an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"logger.wandb.mode={mode} is unknown: choose one of {', '.join(MODES)}.")
     offline = mode == "offline" or (mode == "auto" and not _logged_in())
-    if offline and log_model:
-        raise ValueError(
-            "An offline run of wandb cannot upload models: set logger.wandb.log_model=false or mode=online."
-        )
-    Path(options.get("save_dir", ".")).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(offline=offline, log_model=log_model, **options)
+    identity = run_id_in(Path(save_dir))
+    import wandb  # here, so that runs without it start sooner
+
+    if wandb.run is not None and wandb.run.id != identity:
+        wandb.finish()  # an earlier job of a sweep in this process; its run is not ours
+    return WandbLogger(save_dir=save_dir, offline=offline, id=identity, resume="allow", group=group, **options)
+
+
+def tensorboard_logger(**options: Any) -> TensorBoardLogger:
+    """A TensorBoardLogger; a new start of a job adds another event file, which TensorBoard shows as one curve.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(**options)
+    except ModuleNotFoundError as error:
+        raise ValueError("logger=tensorboard needs a package that is not here: pip install tensorboard.") from error
+
+
+class ContinuedCSVLogger(CSVLogger):
+    """`metrics.csv` of a run over all its starts; Lightning's own would begin the file anew.
+
+    Rows at or after the first step that is logged again are dropped: an interrupted run had got beyond its checkpoint,
+    or this one starts afresh.
+    """
+
+    def __init__(self, save_dir: str, **options: Any) -> None:
+        super().__init__(save_dir, **options)
+        file = Path(self.log_dir) / "metrics.csv"
+        self._earlier: list[dict[str, Any]] = []
+        if file.is_file():
+            with file.open(newline="") as stream:
+                self._earlier = list(csv.DictReader(stream))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        if self._earlier:
+            kept = [row for row in self._earlier if step is not None and int(row["step"] or 0) < step]
+            self._earlier = []
+            self.experiment.metrics.extend(kept)
+            self.experiment.save()
+        super().log_metrics(metrics, step)

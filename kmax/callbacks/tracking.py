@@ -1,0 +1,82 @@
+"""What a run tells its loggers besides numbers: its configuration, the code, a table per class, its checkpoints."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+
+import kmax
+from kmax.metrics import PanopticQualityResult
+
+COLUMNS = ["class", "PQ", "SQ", "RQ", "TP", "FP", "FN"]
+
+
+def code_version() -> dict[str, Any]:
+    """`version` of the package, `commit` and whether it is `dirty`; the last two are None outside a git checkout."""
+    package = Path(kmax.__file__).parent
+    version: dict[str, Any] = {"version": kmax.__version__, "commit": None, "dirty": None}
+    # An installed package may lie inside somebody else's checkout, which says nothing about it.
+    if _git(package, "ls-files", "__init__.py"):
+        version["commit"] = _git(package, "rev-parse", "HEAD")
+        version["dirty"] = bool(_git(package, "status", "--porcelain", "--untracked-files=no"))
+    return version
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+class Tracking(Callback):
+    """Hand configuration and code version to every logger, and panoptic quality per class to wandb.
+
+    Args:
+        artifacts: also upload the best and the last checkpoint to wandb when training ends (offline: keep them for
+            `wandb sync`).
+    """
+
+    def __init__(self, artifacts: bool = False) -> None:
+        self.artifacts = artifacts
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            config = pl_module.config
+            assert isinstance(config, dict), "KMaXModule carries its configuration"
+            for logger in trainer.loggers:
+                logger.log_hyperparams({**config, "code": code_version()})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        result: Any = pl_module.result
+        if trainer.is_global_zero and isinstance(result, PanopticQualityResult) and not trainer.sanity_checking:
+            rows = [[r.name, r.pq, r.sq, r.rq, r.tp, r.fp, r.fn] for r in result.rows(_names(pl_module))]
+            for logger in _wandb(trainer):
+                logger.log_table("val/per_class", COLUMNS, rows)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not (self.artifacts and trainer.is_global_zero):
+            return
+        import wandb  # here, so that runs without it start sooner
+
+        best = Path(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+        for logger in _wandb(trainer):
+            for alias, file in (("best", best), ("last", best.parent / "last.ckpt")):
+                if file.is_file():
+                    artifact = wandb.Artifact(f"{logger.experiment.id}-{alias}", type="model")
+                    artifact.add_file(str(file), name=file.name)
+                    logger.experiment.log_artifact(artifact, aliases=[alias])
+
+
+def _names(pl_module: LightningModule) -> tuple[str, ...]:
+    categories: Any = pl_module.categories
+    return categories.names
+
+
+def _wandb(trainer: Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
