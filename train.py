@@ -12,27 +12,34 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kmax.batch_plan import batch_plan
 from kmax.build import categories_from_config, initialize_from, module_from_config
+from kmax.callbacks import STOP_SIGNALS, checkpoint_to_resume
 from kmax.config import build_datamodule, build_trainer, command_line, register, resolve, run_or_explain
 
 register()
 
 
 def train(config: Any) -> float:
-    """Fit, validate the best checkpoint, and return the metric that a sweep optimises (`config.metric`)."""
+    """Fit, validate the best checkpoint, and return the metric that a sweep optimises (`config.metric`).
+
+    A run whose folder holds checkpoints goes on from the newest one (`config.resume`).
+    """
+    STOP_SIGNALS.listen()
     resolved = resolve(config)
+    resume = checkpoint_to_resume(resolved)
     seed_everything(resolved["seed"], workers=True, verbose=False)
     datamodule = build_datamodule(resolved)
-    module = module_from_config(resolved, categories_from_config(resolved), pretrained=resolved["init_from"] is None)
-    if resolved["init_from"]:
-        fresh = initialize_from(module, resolved["init_from"])
-        if fresh:
-            rank_zero_only(print)(
-                f"Other classes than in {resolved['init_from']}, initialised anew: {', '.join(fresh)}."
-            )
+    fresh, weights = resume is None, resolved["init_from"]
+    module = module_from_config(resolved, categories_from_config(resolved), pretrained=fresh and weights is None)
+    if fresh and weights:
+        renewed = initialize_from(module, weights)
+        if renewed:
+            rank_zero_only(print)(f"Other classes than in {weights}, initialised anew: {', '.join(renewed)}.")
     trainer = build_trainer(resolved)
     if trainer.is_global_zero:
         print(batch_plan(resolved))
-    trainer.fit(module, datamodule, ckpt_path=resolved["resume"], weights_only=True)
+        if resume is not None:
+            print(f"Going on from {resume}")
+    trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     metrics = trainer.validate(module, datamodule, ckpt_path=best or None, verbose=False, weights_only=True)[0]
     if trainer.is_global_zero:

@@ -30,6 +30,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from kmax.batch_plan import apply_batch_rule, batch_plan, num_devices
 from kmax.build import CATEGORIES_KEY, CONFIG_KEY, categories_from_config, model_from_config, read_checkpoint
+from kmax.callbacks import AtomicCheckpointIO
 from kmax.categories import Categories, load_categories
 from kmax.cluster import check_multirun, slurm_resources
 from kmax.data.datamodule import PanopticDataModule
@@ -139,6 +140,7 @@ class TrainerConfig:
     """How often the run looks at itself, in optimizer steps."""
 
     val_every_steps: int = MISSING
+    save_every_steps: int = 500
     log_every_steps: int = 50
     limit_val_batches: float | None = None
     num_sanity_val_steps: int = 0
@@ -172,7 +174,7 @@ class TrainConfig:
     name: str = "kmax"
     seed: int = 1
     init_from: str | None = None
-    resume: str | None = None
+    resume: str | None = "auto"
     metric: str = "val/pq"
 
 
@@ -388,6 +390,7 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
         "num_sanity_val_steps": trainer["num_sanity_val_steps"],
         "enable_progress_bar": trainer["enable_progress_bar"],
         "callbacks": _callbacks(config),
+        "plugins": [AtomicCheckpointIO()],
         "logger": [instantiate(logger) for logger in config["logger"].values()] or False,
     }
     return Trainer(**{**arguments, **options})

@@ -14,7 +14,8 @@ FLOORS = [
     {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization", "serving"},
     {"checkpoint", "cluster", "results"},
     {"module"},
-    {"build", "callbacks"},
+    {"build"},
+    {"callbacks"},
     {"predictor", "export"},
     {"config"},
 ]

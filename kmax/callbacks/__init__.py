@@ -1,19 +1,29 @@
 """Callbacks and loggers of a run."""
 
+from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
 from kmax.callbacks.panels import Panels
 from kmax.callbacks.prediction_writer import PredictionWriter
 from kmax.callbacks.pruning import MedianPruning
+from kmax.callbacks.random_state import RandomState
+from kmax.callbacks.resume import ResumeCheckpoint
+from kmax.callbacks.signals import STOP_SIGNALS, Stopped
 from kmax.callbacks.skipped_files import SkippedFiles
 from kmax.callbacks.tracking import Tracking
 
 __all__ = [
+    "STOP_SIGNALS",
+    "AtomicCheckpointIO",
     "ContinuedCSVLogger",
     "MedianPruning",
     "Panels",
     "PredictionWriter",
+    "RandomState",
+    "ResumeCheckpoint",
     "SkippedFiles",
+    "Stopped",
     "Tracking",
+    "checkpoint_to_resume",
     "tensorboard_logger",
     "wandb_logger",
 ]

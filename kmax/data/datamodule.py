@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from kmax.data.training import (
@@ -14,6 +16,7 @@ from kmax.data.training import (
     EvaluationSet,
     PanopticDataset,
     StridedSampler,
+    TrainingLoader,
     TrainingSet,
     collate_evaluation,
     collate_training,
@@ -61,29 +64,34 @@ class PanopticDataModule(LightningDataModule):
         """How often training has skipped an unreadable image."""
         return int(self.training_set.skipped) if self.training_set is not None else 0
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches with targets, in an order of their own every epoch."""
+    def train_dataloader(self) -> TrainingLoader:
+        """Batches with targets: one sequence as long as the run, or one pass where no trainer says how long that is."""
         assert self.training_set is not None, "setup comes first"
-        sampler = DrawSampler(len(self.training_set), self.seed, self.batch_size, *self._place())
-        return self._loader(self.training_set, self.batch_size, sampler, collate_training, drop_last=True)
+        rank, world_size = self._place()
+        draws = len(self.training_set) // world_size
+        if self.trainer is not None and self.trainer.max_steps > 0:
+            draws = self.trainer.max_steps * self.trainer.accumulate_grad_batches * self.batch_size
+        sampler = DrawSampler(len(self.training_set), self.seed, draws, rank, world_size)
+        options = self._options(collate_training)
+        return TrainingLoader(self.training_set, self.batch_size, sampler, **options)
 
     def val_dataloader(self) -> DataLoader:
         """Batches with samples; every image once over all ranks."""
         assert self.evaluation_set is not None, "setup comes first"
         sampler = StridedSampler(len(self.evaluation_set), *self._place())
-        return self._loader(self.evaluation_set, self.val_batch_size, sampler, collate_evaluation)
+        options = self._options(collate_evaluation)
+        return DataLoader(self.evaluation_set, self.val_batch_size, sampler=sampler, **options)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _loader(self, dataset: Any, batch_size: int, sampler: Any, collate: Any, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size,
-            sampler=sampler,
-            collate_fn=collate,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
-        )
+    def _options(self, collate: Any) -> dict[str, Any]:
+        accelerator = self.trainer.accelerator if self.trainer is not None else None
+        return {
+            "collate_fn": collate,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": isinstance(accelerator, CUDAAccelerator),
+            # Of its own: to start workers must not move on the random numbers that training draws from.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }

@@ -1,6 +1,6 @@
 """The datasets that the loaders read: augmented draws for training, padded images for evaluation.
 
-Every random number of a draw follows from (seed, epoch, index), whichever worker makes it.
+Every random number of a draw follows from (seed, pass, index), whichever worker makes it.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kmax.categories import Categories
 from kmax.data.coco import UnreadableImageError
@@ -23,7 +23,6 @@ from kmax.data.transforms import draw_window, jitter_color, resize_and_pad, tran
 from kmax.structures import VOID, Batch, Sample, Target
 
 MAX_TRIES = 50
-MIN_BATCHES_PER_EPOCH = 50
 
 
 class PanopticDataset(Protocol):
@@ -66,7 +65,7 @@ TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
 class TrainingSet(Dataset):
-    """Augmented draws of a dataset, asked for by (epoch, index).
+    """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
     An unreadable image is skipped with a warning and counted in `skipped`, which all workers share.
     """
@@ -84,8 +83,8 @@ class TrainingSet(Dataset):
         Raises:
             ValueError: no draw is good enough.
         """
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, epoch, index])
+        turn, index = key
+        rng = np.random.default_rng([self.seed, turn, index])
         options = self.augmentation
         for _ in range(MAX_TRIES):
             try:
@@ -137,34 +136,85 @@ class EvaluationSet(Dataset):
 
 
 class DrawSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) of one rank: a fresh permutation per pass, as many draws on every rank.
+    """(pass, index) of one rank's draws, out of one sequence of permutations that all ranks share.
 
-    An epoch of a small dataset takes several passes, so that it has at least `MIN_BATCHES_PER_EPOCH` batches: the
-    length of a run is counted in steps, and starting an epoch costs time.
+    Draw n of rank r is number n · world_size + r of the sequence, so that batch k holds the same images however many
+    ranks it is spread over, and a run goes on from any draw.
+
+    Args:
+        length: of the dataset.
+        draws: how many this rank takes in the whole run.
     """
 
-    def __init__(self, length: int, seed: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.passes = -(-MIN_BATCHES_PER_EPOCH * batch_size * world_size // length)
-        self.epoch = 0
+    def __init__(self, length: int, seed: int, draws: int, rank: int = 0, world_size: int = 1) -> None:
+        if length < 1:
+            raise ValueError("The training set holds no image: look at dataset.root and at the annotations.")
+        self.length, self.seed, self.draws, self.rank, self.world_size = length, seed, draws, rank, world_size
+        self.start = 0  # draws that were taken before; the iterator begins after them
+        self._turn, self._order = -1, np.empty(0, np.int64)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of an epoch."""
-        self.epoch = epoch
+    def draw(self, number: int) -> tuple[int, int]:
+        """Draw `number` of this rank, counted from the start of the run."""
+        turn, place = divmod(number * self.world_size + self.rank, self.length)
+        if turn != self._turn:
+            self._turn, self._order = turn, np.random.default_rng([self.seed, turn]).permutation(self.length)
+        return turn, int(self._order[place])
 
     def __len__(self) -> int:
-        return self.passes * self.length // self.world_size
+        return self.draws
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self.epoch * self.passes
-        draws = (
-            (turn, int(index))
-            for turn in range(first, first + self.passes)
-            for index in np.random.default_rng([self.seed, turn]).permutation(self.length)
-        )
-        for position, draw in zip(range(len(self) * self.world_size), draws, strict=False):
-            if position % self.world_size == self.rank:
-                yield draw
+        return (self.draw(number) for number in range(self.start, self.draws))
+
+
+class TrainingLoader(DataLoader):
+    """A DataLoader that goes on after the last batch that was taken from it, however far its workers had read ahead.
+
+    Its sampler is a `DrawSampler`. `len` counts all batches of the run, those before the start included.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, sampler: DrawSampler, **options: Any) -> None:
+        super().__init__(dataset, batch_size, sampler=sampler, drop_last=True, **options)
+        self.consumed = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        sampler = self._draws()
+        sampler.start = self.consumed * self._batch()
+        for batch in super().__iter__():
+            self.consumed += 1
+            yield batch
+
+    def last_draws(self) -> list[tuple[int, int]]:
+        """(pass, index) of the images in the batch that was taken last."""
+        stop = self.consumed * self._batch()
+        return [self._draws().draw(number) for number in range(max(0, stop - self._batch()), stop)]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were taken, and of how many images over all ranks each is."""
+        return {"batches": self.consumed, "images_per_batch": self._batch() * self._draws().world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: the batches of that run were of another size.
+        """
+        own = self.state_dict()["images_per_batch"]
+        if state["images_per_batch"] != own:
+            raise ValueError(
+                f"The checkpoint is of a run with {state['images_per_batch']} images a batch over all devices, "
+                f"this one has {own}: go on with as many devices and the same strategy.batch_size_per_device, or start "
+                "a new run from its weights with init_from=CHECKPOINT."
+            )
+        self.consumed = state["batches"]
+
+    def _draws(self) -> DrawSampler:
+        assert isinstance(self.sampler, DrawSampler), "given to the constructor"
+        return self.sampler
+
+    def _batch(self) -> int:
+        assert self.batch_size is not None, "given to the constructor"
+        return self.batch_size
 
 
 class StridedSampler(Sampler[int]):

@@ -14,6 +14,7 @@ from kmax.data.training import (
     DrawSampler,
     EvaluationSet,
     StridedSampler,
+    TrainingLoader,
     TrainingSet,
     collate_evaluation,
     collate_training,
@@ -40,7 +41,7 @@ def test_an_image_without_segments_has_an_empty_target() -> None:
     assert (target.segment_map == -1).all()
 
 
-def test_a_draw_follows_from_seed_epoch_and_index() -> None:
+def test_a_draw_follows_from_seed_pass_and_index() -> None:
     make = lambda seed: TrainingSet(ShapesDataset(20, seed=1), OPTIONS, seed)  # noqa: E731
     first, again = make(0)[2, 7], make(0)[2, 7]
     assert np.array_equal(first[0], again[0])
@@ -88,18 +89,37 @@ def test_training_skips_damaged_images_and_counts_them() -> None:
         EvaluationSet(Damaged(3), (65, 65))[0]
 
 
-def test_ranks_share_the_draws_of_an_epoch() -> None:
-    ranks = [DrawSampler(10, 0, 2, rank, 3) for rank in range(3)]
-    for sampler in ranks:
-        sampler.set_epoch(4)
-    draws = [list(sampler) for sampler in ranks]
-    assert len({len(d) for d in draws}) == 1
-    assert len(draws[0]) == len(ranks[0]) >= 100
-    together = [draw for d in draws for draw in d]
-    assert len(set(together)) == len(together)
-    assert {index for _, index in together} == set(range(10))
-    ranks[0].set_epoch(5)
-    assert not set(ranks[0]) & set(together)
+def test_ranks_share_the_draws_of_a_run() -> None:
+    alone = list(DrawSampler(10, 0, 24))
+    assert sorted(index for turn, index in alone if turn == 1) == list(range(10))
+    assert [turn for turn, _ in alone] == [0] * 10 + [1] * 10 + [2] * 4
+    ranks = [list(DrawSampler(10, 0, 8, rank, 3)) for rank in range(3)]
+    assert [draw for together in zip(*ranks, strict=True) for draw in together] == alone
+    with pytest.raises(ValueError, match="no image"):
+        DrawSampler(0, 0, 8)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_after_the_last_batch_that_was_taken(workers: int) -> None:
+    def loader() -> TrainingLoader:
+        training = TrainingSet(ShapesDataset(6), OPTIONS, 0)
+        return TrainingLoader(training, 2, DrawSampler(6, 0, 16), collate_fn=collate_training, num_workers=workers)
+
+    first = loader()
+    whole = [batch.images for batch in first]
+    assert len(whole) == len(first) == 8
+    again = loader()
+    iterator = iter(again)
+    for _ in range(3):
+        next(iterator)
+    assert again.last_draws() == list(DrawSampler(6, 0, 6))[4:]
+    resumed = loader()
+    resumed.load_state_dict(again.state_dict())
+    rest = [batch.images for batch in resumed]
+    assert len(rest) == 5
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[3:], strict=True))
+    with pytest.raises(ValueError, match="as many devices"):
+        resumed.load_state_dict({"batches": 3, "images_per_batch": 4})
 
 
 def test_evaluation_sees_every_image_once() -> None:

@@ -1,0 +1,119 @@
+"""Checkpoints on disk: written whole or not at all, and found again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from kmax.build import CONFIG_KEY, read_checkpoint
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
+"""Sections of a configuration that decide what is learned."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its final name, then rename it: a reader sees the old file or the new one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            ValueError: it cannot be written, e.g. because the disk is full; what lay at `path` lies there still.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError where its archive cannot be finished
+            temporary.unlink(missing_ok=True)
+            raise ValueError(_cannot_write(path, error)) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    place = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(place).free / 1e9
+    return (
+        f"The checkpoint {path} cannot be written ({reason}; {free:.1f} GB are free there). Older checkpoints are "
+        "untouched: make room, then start the run again with the same command."
+    )
+
+
+def rotate(folder: Path, new: Path) -> None:
+    """Make `new` the last checkpoint of `folder`, and the one that was last the previous one."""
+    last = folder / LAST
+    if last.exists():
+        last.replace(folder / PREVIOUS)
+    new.replace(last)
+
+
+def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that a run goes on from, or None if it starts afresh.
+
+    Args:
+        config: of the run; its `resume` is a path, `never`, or `auto` for the newest readable checkpoint in the folder
+            of the callback `ResumeCheckpoint`, which is named `resume` too.
+
+    Raises:
+        FileNotFoundError, ValueError: the path leads to no checkpoint; the folder holds the run of another recipe,
+            or nothing but damaged checkpoints.
+    """
+    wanted = config["resume"]
+    if wanted in (None, "never"):
+        return None
+    if wanted != "auto":
+        read_checkpoint(wanted)
+        return Path(wanted)
+    folder, damaged = config["callbacks"].get("resume", {}).get("folder"), []
+    if folder is None:
+        return None
+    for path in (Path(folder) / name for name in (LAST, PREVIOUS)):
+        if not path.is_file():
+            continue
+        try:
+            checkpoint = read_checkpoint(path)
+        except ValueError as error:
+            damaged.append(str(path))
+            warnings.warn(f"{error} Looking for the one before.", stacklevel=2)
+            continue
+        _require_same_recipe(config, checkpoint[CONFIG_KEY], path)
+        return path
+    if damaged:
+        raise ValueError(
+            f"{' and '.join(damaged)} cannot be read: set resume=PATH to go on from another checkpoint, or "
+            "resume=never to start afresh."
+        )
+    return None
+
+
+def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], path: Path) -> None:
+    own, other = _flat({key: config[key] for key in RECIPE}), _flat({key: found.get(key) for key in RECIPE})
+    changed = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{path} is of a run with {key}={other.get(key)}, not {own.get(key)} ({len(changed)} settings differ): "
+            f"choose another folder with hydra.run.dir=…, go on all the same with resume={path}, or start afresh with "
+            "resume=never."
+        )
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat

@@ -1,0 +1,131 @@
+"""Checkpoints to go on from: every so many steps, before each validation, and when the run is asked to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from kmax.callbacks.checkpoint_files import LAST, rotate
+from kmax.callbacks.signals import STOP_SIGNALS, Stopped, requeue
+
+
+class ResumeCheckpoint(Checkpoint):
+    """Keep the last two states of a run in `folder`, as `last.ckpt` and `previous.ckpt`.
+
+    A state is that after a whole optimizer step, with nothing accumulated. It is written every `every_n_steps` steps,
+    before each validation, at the end, and when SIGUSR1, SIGUSR2 or SIGTERM has reached any rank; in this last case the
+    job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with all of this
+    module's callbacks, computes exactly what it would have computed without the interruption.
+
+    Args:
+        folder: of the run's checkpoints.
+        every_n_steps: what a run that is killed outright loses at most, in optimizer steps.
+    """
+
+    def __init__(self, folder: str | Path, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"trainer.save_every_steps={every_n_steps} must be at least 1.")
+        self.folder, self.every_n_steps = Path(folder), every_n_steps
+        self.last_step = 0  # of the newest checkpoint of this run
+        self._step = 0  # of the newest batch
+        self._before_validation = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            STOP_SIGNALS.listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        STOP_SIGNALS.listen()  # again: Lightning has put its own handlers over these by now
+        self._step = self.last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._step:
+            return  # only accumulated
+        self._step = step
+        validates, ends = validation_follows(trainer), step >= trainer.max_steps
+        if ends and validates:
+            return  # a run that is over would not be asked again for the validation that is still due
+        stop = any_rank(trainer, STOP_SIGNALS.received is not None) and not ends
+        if stop or ends or validates or step % self.every_n_steps == 0:
+            self._save(trainer, before_validation=validates)
+        if stop:
+            self._leave(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # Ranks validate different numbers of batches, so they cannot be asked; the state before lies on disk.
+        saved = self.last_step == trainer.global_step
+        if trainer.is_global_zero and saved and _fitting(trainer) and STOP_SIGNALS.received is not None:
+            self._leave(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _fitting(trainer) and trainer.global_step >= trainer.max_steps > self.last_step:
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._before_validation:
+            _mark_validation_as_due(checkpoint["loops"]["fit_loop"])
+
+    def _save(self, trainer: Trainer, before_validation: bool = False) -> None:
+        new = self.folder / "next.ckpt"
+        self._before_validation = before_validation
+        try:
+            trainer.save_checkpoint(new, weights_only=False)
+        finally:
+            self._before_validation = False
+        if trainer.is_global_zero:
+            rotate(self.folder, new)
+        trainer.strategy.barrier("ResumeCheckpoint")
+        self.last_step = trainer.global_step
+
+    def _leave(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            reason = STOP_SIGNALS.received or "a signal to another rank"
+            written = self.folder / LAST
+            print(f"Stopped by {reason} after step {self.last_step}; {written} is written.", flush=True)
+            for logger in trainer.loggers:
+                logger.save()
+            print(f"{requeue()}.", flush=True)
+        raise Stopped(trainer.global_rank)
+
+
+def any_rank(trainer: Trainer, flag: bool) -> bool:
+    """Whether `flag` is set on any rank; all must ask."""
+    return trainer.strategy.reduce_boolean_decision(flag, all=False)
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the batch that has just been trained on."""
+    interval = trainer.val_check_batch
+    return bool(trainer.enable_validation and interval and (trainer.fit_loop.total_batch_idx + 1) % interval == 0)
+
+
+def _fitting(trainer: Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _mark_validation_as_due(state: dict[str, Any]) -> None:
+    """Make the `state` of Lightning's fit loop say: in the midst of validation, at its first batch.
+
+    Lightning takes a validation that is due after the batch of the checkpoint for one that has been run, unless it was
+    interrupted. Where it was, the step of the loggers is counted twice after the restart.
+    """
+    progress = state["epoch_loop.val_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        counts.update(ready=0, completed=0, started=0, processed=0)
+    progress["total"].update(ready=1, started=1)
+    progress["is_last_batch"] = False
+    state["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

@@ -1,0 +1,75 @@
+"""Signals that ask a run to stop, and giving its job back to SLURM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from types import FrameType
+
+STOPPED = 75
+"""Exit status of a run that was asked to stop and can go on (`EX_TEMPFAIL`: try again)."""
+NAMES = ("SIGUSR1", "SIGUSR2", "SIGTERM")
+
+
+class StopSignals:
+    """Remembers that one of `SIGUSR1`, `SIGUSR2` and `SIGTERM` arrived.
+
+    The handler only sets a flag: whatever was going on, a checkpoint among them, is finished first.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def listen(self) -> None:
+        """Take the signals over, from the default action and from whoever else handles them."""
+        for name in NAMES:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+
+STOP_SIGNALS = StopSignals()
+"""Signals belong to the process, and so does this."""
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop and has left a checkpoint; `code` is the exit status of this rank.
+
+    Rank 0 speaks for all: a launcher that watches its children must not take theirs for a crash.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(STOPPED if rank == 0 else 0)
+
+
+def job_id(environment: dict[str, str] | os._Environ[str] = os.environ) -> str | None:
+    """The SLURM job, `array_task` for one of an array; None outside SLURM."""
+    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID")
+
+
+def requeue() -> str:
+    """Give the job back to SLURM, which starts it again, unless somebody has cancelled it; a sentence on what was done.
+
+    In an allocation without a batch script there is nothing to start again, which SLURM answers with a refusal.
+    """
+    job = job_id()
+    if job is None:
+        return "start it again with the same command to go on"
+    if "JobState=CANCELLED" in _scontrol("show", "job", job):
+        return f"SLURM job {job} was cancelled and is not requeued"
+    refusal = _scontrol("requeue", job)
+    return f"SLURM does not requeue job {job} ({refusal}): submit it again" if refusal else f"SLURM job {job} requeued"
+
+
+def _scontrol(*arguments: str) -> str:
+    """What `scontrol` prints."""
+    try:
+        result = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (result.stdout + result.stderr).strip()

@@ -1,0 +1,140 @@
+"""A run that was interrupted ends with the weights, to the last bit, of one that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+import kmax.config
+import train
+from kmax.callbacks import STOP_SIGNALS
+from kmax.config import compose_config
+
+SMALL = (
+    "backbone.name=test_resnet",
+    "model.widths=[16,16,16,16]",
+    "model.dim=32",
+    "model.feature_dim=16",
+    "model.ffn_dim=32",
+    "model.heads=4",
+    "model.decoder_heads=4",
+    "model.drop_path=0.2",
+    "dataset.size=[65,65]",
+    "dataset.train.length=10",
+    "dataset.val.length=3",
+    "dataset.batch_size=4",
+    "loss.samples=64",
+    "optimizer.steps=8",
+    "optimizer.warmup_steps=3",
+    "trainer.val_every_steps=3",
+    "trainer.save_every_steps=2",
+    "trainer.log_every_steps=1",
+    "trainer.enable_progress_bar=false",
+    "strategy=cpu",
+    "strategy.batch_size_per_device=2",
+)
+"""A run of eight steps of two accumulated batches each, with random paths dropped and random pixels drawn."""
+
+
+class Interrupt(BaseException):
+    """Ends a run as abruptly as an exception can."""
+
+
+class At(Callback):
+    """Call `action` once, at the `count`-th time that `hook` is called."""
+
+    def __init__(self, hook: str, count: int, action: Callable[[], Any]) -> None:
+        self.count, self.action = count, action
+        setattr(self, hook, self._called)
+
+    def _called(self, *arguments: Any, **options: Any) -> None:
+        self.count -= 1
+        if self.count == 0:
+            self.action()
+
+
+def interrupt() -> None:
+    raise Interrupt
+
+
+def stop() -> None:
+    STOP_SIGNALS.received = "SIGUSR1"
+
+
+def run(folder: Path, *overrides: str, at: At | None = None, workers: int = 0) -> None:
+    """Train in this process; `at` is one more callback."""
+    config = compose_config(None, *SMALL, *folders(folder), f"strategy.num_workers={workers}", *overrides)
+    original = kmax.config._callbacks
+    with pytest.MonkeyPatch.context() as patch:
+        if at is not None:
+            patch.setattr(kmax.config, "_callbacks", lambda config: [*original(config), at])
+        train.train(config)
+
+
+def folders(folder: Path) -> tuple[str, ...]:
+    return (
+        f"callbacks.checkpoint.dirpath={folder}/checkpoints",
+        f"callbacks.resume.folder={folder}/checkpoints",
+        f"callbacks.panels.folder={folder}/panels",
+        f"logger.csv.save_dir={folder}",
+    )
+
+
+def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in leaves(item, f"{path}/{key}").items()}
+    if isinstance(value, (list, tuple)):
+        return {k: v for key, item in enumerate(value) for k, v in leaves(item, f"{path}/{key}").items()}
+    return {path: value}
+
+
+def assert_same_state(first: Path, second: Path) -> None:
+    """Weights, optimizer, schedule, random numbers, positions and scores are equal, whatever folder they lie in."""
+    for name in ("best", "last"):
+        one, two = (leaves(checkpoint(folder, name)) for folder in (first, second))
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, two[key]), key
+            elif "/kmax_config" not in key and not isinstance(value, str):
+                assert value == two[key], key
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_before() -> None:
+    STOP_SIGNALS.received = None
+
+
+@pytest.mark.parametrize(
+    ("hook", "count", "workers"),
+    [
+        ("on_train_batch_start", 2, 0),  # before anything was saved
+        ("on_train_batch_start", 6, 2),  # between two steps, workers ahead
+        ("on_train_batch_end", 7, 0),  # in the midst of an accumulation
+        ("on_validation_batch_start", 2, 0),  # first validation
+        ("on_validation_end", 1, 0),
+        ("on_train_batch_start", 16, 0),  # last batch
+        ("on_validation_batch_start", 6, 0),
+    ],
+)
+def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str, count: int, workers: int) -> None:
+    with pytest.raises(Interrupt):
+        run(tmp_path, at=At(hook, count, interrupt), workers=workers)
+    run(tmp_path, workers=workers)
+    assert_same_state(uninterrupted, tmp_path)
