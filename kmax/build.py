@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from kmax.categories import Categories, load_categories
+from kmax.checkpoint.names import misfit
+from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint
 from kmax.losses import Criterion
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.module import KMaXModule
 from kmax.postprocess import Thresholds
-
-CONFIG_KEY = "kmax_config"
-CATEGORIES_KEY = "kmax_categories"
 
 
 def model_from_config(config: Mapping[str, Any], num_classes: int, pretrained: bool = True) -> KMaXDeepLab:
@@ -39,47 +38,16 @@ def module_from_config(config: Mapping[str, Any], categories: Categories, pretra
     )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of ours, on the CPU, read with `weights_only=True`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or not a checkpoint that kmax wrote.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}: give the path of a .ckpt file that train.py wrote.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign."
-        ) from error
-    if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
-        raise ValueError(
-            f"{path} carries no kmax configuration: only checkpoints that train.py wrote can be used here."
-        )
-    return checkpoint
-
-
 def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
     """Strict loading with one clear sentence for what doesn't fit.
 
     Raises:
         ValueError: names or shapes differ; the message names the first of each kind.
     """
-    own = module.state_dict()
-    missing = sorted(own.keys() - state_dict.keys())
-    unexpected = sorted(state_dict.keys() - own.keys())
-    shapes = [k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape]
-    if missing or unexpected or shapes:
-        found = [
-            f"{len(keys)} {kind} (first: {keys[0]})"
-            for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(shapes)))
-            if keys
-        ]
+    problem = misfit(module.state_dict(), state_dict)
+    if problem:
         raise ValueError(
-            f"The weights of {source} do not fit this model: {', '.join(found)}. "
+            f"The weights of {source} do not fit this model: {problem}. "
             "Use the configuration that they were trained with."
         )
     module.load_state_dict(state_dict)

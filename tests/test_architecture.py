@@ -11,8 +11,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"structures", "categories", "batch_plan", "sweeps"},
+    {"checkpoint"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization", "serving"},
-    {"checkpoint", "cluster", "results"},
+    {"cluster", "results"},
     {"module"},
     {"build"},
     {"callbacks"},

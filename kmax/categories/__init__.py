@@ -89,6 +89,11 @@ class Categories:
             ) from error
 
 
+def all_categories() -> list[Categories]:
+    """The categories of all datasets that come with kmax."""
+    return [load_categories(file.stem) for file in sorted(FOLDER.glob("*.json"))]
+
+
 def load_categories(name: str) -> Categories:
     """The categories of a dataset by name (`coco`, `cityscapes`, `ade20k`, `shapes`) or from a JSON file: one like
     theirs, or a panoptic annotation file in COCO's format, whose `categories` are taken in their order.

@@ -298,7 +298,7 @@ def from_deeplab2(variables: Mapping[str, Any], is_thing: Sequence[bool]) -> dic
             state[ours] = _ordered(tensor, order, ours).contiguous()
         except (RuntimeError, IndexError) as error:
             raise ValueError(f"The variable {theirs} has the wrong shape {tuple(tensor.shape)}: {error}.") from error
-    return {**state, **_counters(state)}
+    return {**state, **batch_counters(state)}
 
 
 def to_deeplab2(state_dict: Mapping[str, Tensor], is_thing: Sequence[bool]) -> dict[str, np.ndarray]:
@@ -327,7 +327,7 @@ def _ordered(value: Tensor, order: Tensor, ours: str) -> Tensor:
     return value[order]
 
 
-def _counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def batch_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """PyTorch's batch norms also count batches; TensorFlow's don't."""
     means = (name for name in state if name.endswith(".running_mean"))
     return {name.removesuffix("running_mean") + _COUNTER: torch.tensor(0) for name in means}

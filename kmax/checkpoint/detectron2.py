@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kmax.checkpoint.names import NameTable
+from kmax.checkpoint.names import NameTable, misfit
 
 Table = tuple[tuple[str, str], ...]
 
@@ -167,15 +167,9 @@ def load_detectron2(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
         ValueError: names or shapes that do not fit; the message names the first of each kind and the remedy.
     """
     theirs, own = from_detectron2(state_dict), model.state_dict()
-    problems = {
-        "missing": sorted(own.keys() - theirs.keys()),
-        "not of this model": sorted(theirs.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & theirs.keys() if own[k].shape != theirs[k].shape),
-    }
-    found = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in problems.items() if names]
-    if found:
+    problem = misfit(own, theirs)
+    if problem:
         raise ValueError(
-            f"The checkpoint does not fit the model: {', '.join(found)}. "
-            "Choose the experiment that it was published for."
+            f"The checkpoint does not fit the model: {problem}. Choose the experiment that it was published for."
         )
     model.load_state_dict(theirs, assign=next(model.parameters()).is_meta)

@@ -9,7 +9,6 @@ import io
 import os
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,9 +66,9 @@ class RefusedError(Exception):
 def _read_file(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(len(_LEGACY_TORCH))
-    if zipfile.is_zipfile(path) or start.startswith((b"PK", _LEGACY_TORCH)):
-        return _load_torch(path)
-    if start[8:9] == b"{" and not start.startswith(b"\x80"):
+    if start.startswith((b"PK", _LEGACY_TORCH)):
+        return load_torch(path)
+    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < path.stat().st_size:
         from safetensors.torch import load_file
 
         return load_file(path)
@@ -77,7 +76,7 @@ def _read_file(path: Path) -> Any:
         return _Unpickler(file, encoding="latin1").load()
 
 
-def _load_torch(file: Any) -> Any:
+def load_torch(file: Any) -> Any:
     """`torch.load` of tensors and arrays."""
     with torch.serialization.safe_globals(list(_numpy_globals())):
         try:
@@ -112,7 +111,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 def _load_storage(content: bytes) -> Any:
-    return _load_torch(io.BytesIO(content))
+    return load_torch(io.BytesIO(content))
 
 
 class _Unpickler(pickle.Unpickler):

@@ -1,9 +1,11 @@
-"""Tables that pair the entries' names of two checkpoint formats."""
+"""Names of checkpoint entries: tables that pair those of two formats, and what does not fit a model."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
 
 _NUMBER = re.compile(r"#(?:\+(\d))?")
 _Rule = tuple[re.Pattern[str], list[int], str, list[int]]
@@ -55,3 +57,13 @@ def _translate(name: str, rules: list[_Rule]) -> tuple[str | None, int]:
             numbers = (int(n) - t + a for n, t, a in zip(match.groups(), taken, added, strict=True))
             return template.format(*numbers) + name[match.end() :], position
     return None, -1
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What of `given` does not fit the entries `own` of a model, in words; nothing if all fits."""
+    problems = {
+        "missing": own.keys() - given.keys(),
+        "not of this model": given.keys() - own.keys(),
+        "of another shape": {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape},
+    }
+    return ", ".join(f"{len(names)} {kind} (first: {min(names)})" for kind, names in problems.items() if names)

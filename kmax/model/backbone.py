@@ -5,18 +5,17 @@ Letters: B batch, C channels, H×W input size.
 
 from __future__ import annotations
 
-import os
-import socket
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.imagenet import load_imagenet
+from kmax.model.downloads import require_download
 from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
 from kmax.model.max_s import MaXS
@@ -150,7 +149,9 @@ def build_backbone(
 
     Args:
         name: e.g. `resnet50`, `convnext_tiny`, `swin_tiny`; with a tag if weights matter (`convnext_large.fb_in22k`).
-        pretrained: False; True for timm's weights of that name; or the path of a file with such weights.
+        pretrained: False; True for timm's weights of that name; or the path of a file of ImageNet weights: timm's or
+            torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original ConvNeXt
+            and TensorFlow ones.
         family: of the published implementations, `detectron2` or `deeplab2`.
         drop_path: rate of the last block, growing linearly from 0.
         checkpointing: compute the activations of each stage again in the backward pass.
@@ -161,82 +162,70 @@ def build_backbone(
     """
     if family not in FAMILIES:
         raise ValueError(f"model.family={family} is unknown: choose one of {', '.join(FAMILIES)}.")
-    backbone = _max_s(pretrained, family, drop_path) if name == MAX_S else _timm(name, pretrained, family, drop_path)
+    file = pretrained if isinstance(pretrained, str) else None
+    backbone: Backbone
+    if name == MAX_S:
+        backbone = _max_s(bool(pretrained) and not file, family, drop_path)
+    else:
+        backbone = _timm(ALIASES.get(name, name), pretrained, family, drop_path)
+    if file and not isinstance(backbone, TimmBackbone):
+        load_imagenet(backbone, file)
     backbone.checkpointing = checkpointing
     return backbone
 
 
-def _max_s(pretrained: bool | str, family: str, drop_path: float) -> Backbone:
+def _max_s(download: bool, family: str, drop_path: float) -> Backbone:
     if family != "deeplab2":
         raise ValueError("The MaX-S backbone exists in the deeplab2 family only: set model.family=deeplab2.")
-    if pretrained:
-        raise ValueError("There are no ImageNet weights for MaX-S here: set backbone.pretrained=false.")
+    if download:
+        raise ValueError(
+            "timm has no weights for MaX-S: set backbone.pretrained=false, or to the path of deeplab2's TensorFlow "
+            "checkpoint (docs/model_zoo.md)."
+        )
     return MaXS(drop_path)
 
 
 def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> Backbone:
-    name = ALIASES.get(name, name)
     arch = name.split(".")[0]
     if not timm.is_model(arch):
         raise ValueError(
             f"timm knows no model {arch}: backbone.name takes {MAX_S} and the names that timm.list_models() gives."
         )
-    weights = _weight_options(name, pretrained)
+    download = pretrained is True
+    if download:
+        require_download(name)
     module = timm.models.model_entrypoint(arch).__module__
+    options: dict[str, Any] = {"pretrained": download, "drop_path_rate": drop_path}
     if module == "timm.models.resnet" and arch.startswith(("resnet", "wide_resnet", "resnext")):
         norm = partial(nn.BatchNorm2d, eps=NORM_EPS, momentum=NORM_MOMENTUM)
-        return ResNetBackbone(timm.create_model(name, drop_path_rate=drop_path, norm_layer=norm, **weights), family)
+        return ResNetBackbone(timm.create_model(name, norm_layer=norm, **options), family)
     if module == "timm.models.convnext":
-        return ConvNeXtBackbone(timm.create_model(name, drop_path_rate=drop_path, **weights), family)
-    return TimmBackbone(_feature_model(name, drop_path, weights), name)
+        return ConvNeXtBackbone(timm.create_model(name, **options), family)
+    return TimmBackbone(_feature_model(name, pretrained, drop_path), name)
 
 
-def _feature_model(name: str, drop_path: float, weights: dict[str, Any]) -> nn.Module:
-    options: dict[str, Any] = {**weights, **({"drop_path_rate": drop_path} if drop_path else {})}
+def _feature_model(name: str, pretrained: bool | str, drop_path: float) -> nn.Module:
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if name.startswith("swin"):
         options["strict_img_size"] = False
     try:
         body: Any = timm.create_model(name, features_only=True, **options)
-        wanted = [body.feature_info.reduction().index(stride) for stride in STRIDES]
-        return timm.create_model(name, features_only=True, out_indices=wanted, **options)
+        options["out_indices"] = [body.feature_info.reduction().index(stride) for stride in STRIDES]
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise ValueError(
             f"The timm model {name} offers no features at strides 4, 8, 16 and 32 ({str(error).splitlines()[0]}): "
             "choose a hierarchical model, e.g. resnet50, convnext_tiny or swin_tiny."
         ) from error
+    if not isinstance(pretrained, str):
+        return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+    _check_file(pretrained, body, name)
+    overlay = {"file": pretrained}  # timm reads it with weights_only=True
+    return timm.create_model(name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay, **options)
 
 
-def _weight_options(name: str, pretrained: bool | str) -> dict[str, Any]:
-    """timm's arguments for `pretrained`; fails within a second where a download is impossible."""
-    if pretrained is False or pretrained is None:
-        return {"pretrained": False}
-    if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(
-                f"There is no file {pretrained} (backbone.pretrained): give the path of timm weights."
-            )
-        return {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
-    _require_download(name)
-    return {"pretrained": True}
-
-
-def _require_download(name: str) -> None:
-    """Raise ValueError unless timm's weights of `name` are cached or the hub can be reached."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not (config.hf_hub_id or config.url or config.file):
-        raise ValueError(f"timm has no weights for {name}: set backbone.pretrained=false or to the path of a file.")
-    repository = config.hf_hub_id or ""
-    files = ("model.safetensors", "pytorch_model.bin")
-    if repository and any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
-        return
-    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    address = urlparse(proxy or os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=1).close()
-    except OSError as error:
-        raise ValueError(
-            f"The weights of {name} cannot be downloaded ({error}): get {files[0]} of {repository or name} elsewhere "
-            "and set backbone.pretrained=PATH, or backbone.pretrained=false to train from scratch."
-        ) from error
+def _check_file(path: str, body: nn.Module, name: str) -> None:
+    """timm leaves out what it does not find: make sure that a file of weights is this model's, and can be read."""
+    given = {entry.replace(".", "_") for entry in read_entries(path)}
+    own = [parameter.replace(".", "_") for parameter, _ in body.named_parameters()]
+    if sum(parameter in given for parameter in own) < len(own) / 2:
+        raise ValueError(f"{path} (backbone.pretrained) holds no timm weights for {name}: its names are others.")

@@ -5,11 +5,10 @@ Letters: B batch, C channels, N queries (clusters), P pixels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kmax.model.layers import at_least_float32
+from kmax.model.layers import at_least_float32, without_autocast
 
 
 def assign(mask_logits: Tensor) -> Tensor:
@@ -20,7 +19,7 @@ def assign(mask_logits: Tensor) -> Tensor:
 def update(assignment: Tensor, values: Tensor, num_queries: int) -> Tensor:
     """k-means update: the sum (B, C, N) of the values (B, C, P) of each cluster's pixels, in at least float32."""
     values = at_least_float32(values)
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         return values @ F.one_hot(assignment, num_queries).to(values.dtype)
 
 
@@ -28,5 +27,5 @@ def softmax_update(logits: Tensor, values: Tensor) -> Tensor:
     """Ordinary cross-attention (section 3.1): values (B, C, P) averaged for each query under a softmax over pixels of
     (B, N, P) → (B, C, N), in at least float32."""
     values = at_least_float32(values)
-    with torch.autocast(values.device.type, enabled=False):
+    with without_autocast(values):
         return values @ logits.to(values.dtype).softmax(-1).transpose(1, 2)

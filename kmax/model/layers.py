@@ -6,6 +6,7 @@ Letters: B batch, C channels, h×w feature size, N queries.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ NORM_MOMENTUM = 0.01
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision raised to float32; float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """No automatic half precision on the device of `x`; `meta` knows none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -105,6 +111,6 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             y = at_least_float32(x).permute(0, 2, 3, 1)
             return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)

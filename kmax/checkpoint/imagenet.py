@@ -1,0 +1,64 @@
+"""Files of ImageNet weights for a backbone, whoever wrote them, under the backbone's names.
+
+Recognized by their names: timm's and torchvision's own, Detectron2-style ResNets (`stem.conv1`, `res2`, …), original
+ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kmax.checkpoint.deeplab2 import Variables, batch_counters
+from kmax.checkpoint.detectron2 import our_name
+from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.names import misfit
+
+BACKBONE = "backbone."
+_CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "classifier/")
+"""Beginnings of what only classification needs, where it is not part of the backbone."""
+
+
+def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
+    """Load a file of ImageNet weights into a backbone; what belongs to the classifier is left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, hostile, or of another architecture; the message names what does not fit.
+    """
+    own = backbone.state_dict()
+    found = _ours(read_entries(path), own)
+    # Some files lack the counters of batches, which nothing reads.
+    found = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **found}
+    problem = misfit(own, found)
+    if problem:
+        raise ValueError(
+            f"The weights in {path} do not fit the backbone: {problem}. "
+            "Set backbone.pretrained to a file for backbone.name."
+        )
+    backbone.load_state_dict(found)
+
+
+def _ours(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries under the backbone's names."""
+    if any(name.startswith("encoder/") for name in entries):
+        return _from_tensorflow(entries)
+    if any(name.startswith(("res2.", "downsample_layers.")) for name in entries):
+        renamed = {our_name(BACKBONE + name) or name: value for name, value in entries.items()}
+        found = {name.removeprefix(BACKBONE): value for name, value in renamed.items()}
+    else:
+        found = {f"body.{name}": value for name, value in entries.items()}
+    unknown = [name for name in found if name not in own]
+    classifier = [name for name in unknown if name.removeprefix("body.").startswith(_CLASSIFIERS)]
+    return {name: value for name, value in found.items() if name not in classifier}
+
+
+def _from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    table, found = Variables.of_theirs(variables), {}
+    for theirs, value in variables.items():
+        ours = table.names.ours(theirs)
+        if ours is not None and ours.startswith(BACKBONE):
+            found[ours.removeprefix(BACKBONE)] = table.layout(theirs).ours(value).contiguous()
+    return {**found, **batch_counters(found)}

@@ -1,0 +1,105 @@
+"""Checkpoints of ours: weights with the configuration and the classes that they need, in one file.
+
+A `.ckpt` is what Lightning writes in training; a `.safetensors` carries configuration and classes as JSON in its
+header; a folder pulled from a hub holds one of the latter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kmax.checkpoint.files import RefusedError, load_torch
+
+CONFIG_KEY = "kmax_config"
+CATEGORIES_KEY = "kmax_categories"
+FILE_IN_FOLDER = "model.safetensors"
+CONVERT = "python scripts/convert_weights.py"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint of ours, on the CPU: `state_dict`, `kmax_config`, `kmax_categories`, and in a `.ckpt` of a training
+    what else Lightning keeps.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or not a checkpoint of ours; nothing in it is executed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_IN_FOLDER
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no checkpoint {path}: give a .ckpt that train.py wrote, or what {CONVERT} made of another."
+        )
+    try:
+        checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
+    except RefusedError as error:
+        raise ValueError(
+            f"{path} asks for {error}, which is neither a tensor nor plain data: the file is refused, nothing in it "
+            "was executed."
+        ) from error
+    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign "
+            f"(published ones: {CONVERT} {path} TARGET)."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {CONFIG_KEY, CATEGORIES_KEY, "state_dict"} <= checkpoint.keys():
+        raise ValueError(
+            f"{path} carries no kmax configuration: if it is a published checkpoint, {CONVERT} {path} TARGET "
+            "makes it one of ours."
+        )
+    return checkpoint
+
+
+def write_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write weights, configuration and classes, and nothing else, as a `.ckpt` or a `.safetensors`.
+
+    Args:
+        checkpoint: `state_dict`, `kmax_config` and `kmax_categories`.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise ValueError(f"{path} should end in .ckpt or .safetensors: the suffix tells which to write.")
+    state = {name: value.detach().contiguous() for name, value in checkpoint["state_dict"].items()}
+    carried = {key: checkpoint[key] for key in (CONFIG_KEY, CATEGORIES_KEY)}
+    if path.suffix == ".ckpt":
+        trained = {"pytorch-lightning_version": version("lightning"), "epoch": 0, "global_step": 0}
+        write_atomically(path, lambda file: torch.save({**trained, "state_dict": state, **carried}, file))
+    else:
+        header = {"format": "pt", **{key: json.dumps(value) for key, value in carried.items()}}
+        write_atomically(path, lambda file: save_file(state, file, header))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename: a failure leaves nothing half-written behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode
+    try:
+        write(partial)
+        partial.chmod(mode)  # some writers make files that only their owner may read
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    carried = {key: json.loads(header[key]) for key in (CONFIG_KEY, CATEGORIES_KEY) if key in header}
+    return {"state_dict": state, **carried}

@@ -1,0 +1,148 @@
+"""What a foreign checkpoint is: family, backbone, sizes and dataset, from nothing but names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kmax.categories import Categories, all_categories
+from kmax.checkpoint.deeplab2 import from_deeplab2
+from kmax.checkpoint.detectron2 import from_detectron2
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
+"""timm's name by the number of blocks of each stage."""
+CONVNEXTS = {(96, 9): "tiny", (96, 27): "small", (128, 27): "base", (192, 27): "large", (256, 27): "xlarge"}
+"""Size by the stem's channels and the number of blocks of the third stage."""
+_CLASS_HEADS = {
+    "detectron2": "sem_seg_head.predictor._predcitor._transformer_class_head.conv.bias",
+    "deeplab2": "transformer_class_head/_conv/bias",
+}
+"""The entry whose length tells the number of classes, by family."""
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A foreign checkpoint, understood.
+
+    `model` are the options of `KMaXDeepLab` that its shapes tell; `state` its entries under our names.
+    """
+
+    family: str
+    backbone: str
+    categories: Categories
+    model: dict[str, Any]
+    state: dict[str, Tensor]
+
+    def __str__(self) -> str:
+        model = self.model
+        return (
+            f"family {self.family}, backbone {self.backbone}, {self.categories.num_classes} classes "
+            f"({self.categories.name}), {model['num_queries']} queries, {len(model['widths'])} pixel-decoder stages, "
+            f"{sum(model['layers'])} transformer layers, semantic head {model['semantic_head']}, "
+            f"{len(self.state)} entries"
+        )
+
+
+def recognize(entries: Mapping[str, Tensor], categories: Categories | None = None) -> Recognized:
+    """What the entries of a foreign checkpoint are.
+
+    Args:
+        categories: the classes it was trained on; by default those of the published dataset with as many.
+
+    Raises:
+        ValueError: they are no kMaX-DeepLab's, incomplete, mixed up, or of a number of classes that no dataset has.
+    """
+    family = _family(entries)
+    num_classes = len(entries[_CLASS_HEADS[family]]) - 1
+    categories = categories or _published(num_classes)
+    if categories.num_classes != num_classes:
+        raise ValueError(
+            f"The checkpoint has {num_classes} classes, but {categories.name} has {categories.num_classes}: "
+            "give the categories that it was trained on."
+        )
+    state = from_detectron2(entries) if family == "detectron2" else from_deeplab2(entries, categories.is_thing)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    try:
+        return Recognized(family, _backbone(shapes), categories, _options(shapes, family), state)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(f"The checkpoint lacks parts of a kMaX-DeepLab: nothing to tell {error}.") from error
+
+
+def _family(entries: Mapping[str, Tensor]) -> str:
+    for family, head in _CLASS_HEADS.items():
+        if head in entries:
+            return family
+    if "model.transformer_decoder.centres" in entries:
+        raise ValueError("This is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it.")
+    raise ValueError(
+        f"This is no kMaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
+        "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
+    )
+
+
+def _published(num_classes: int) -> Categories:
+    found = [categories for categories in all_categories() if categories.num_classes == num_classes]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{c.name} {c.num_classes}" for c in all_categories())
+    raise ValueError(
+        f"The checkpoint has {num_classes} classes, which tells no dataset ({known}): "
+        "name its classes with --categories FILE.json."
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many different numbers stand where `pattern` has its group."""
+    return len({match.group(1) for match in map(re.compile(pattern).match, shapes) if match})
+
+
+def _backbone(shapes: Shapes) -> str:
+    if "backbone.stem.0.conv.weight" in shapes:
+        return "max_s"
+    if "backbone.body.stem.0.weight" in shapes:
+        key = shapes["backbone.body.stem.0.weight"][0], _count(shapes, r"backbone\.body\.stages\.2\.blocks\.(\d+)\.")
+        if key in CONVNEXTS:
+            return f"convnext_{CONVNEXTS[key]}"
+        raise ValueError(f"a ConvNeXt with {key[0]} channels and {key[1]} blocks in its third stage")
+    blocks = tuple(_count(shapes, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
+    if blocks not in RESNETS:
+        raise ValueError(f"a ResNet with {blocks} blocks")
+    return RESNETS[blocks]
+
+
+def _options(shapes: Shapes, family: str) -> dict[str, Any]:
+    """The arguments of `KMaXDeepLab` that shapes tell."""
+    stages = range(_count(shapes, r"pixel_decoder\.norms\.(\d+)\."))
+    outputs = [shapes[f"pixel_decoder.stages.{i}.0.expand.conv.weight"][0] for i in stages]
+    layers = range(_count(shapes, r"transformer_decoder\.layers\.(\d+)\."))
+    inputs = [shapes[f"transformer_decoder.layers.{i}.pixel_in.conv.weight"][1] for i in layers]
+    dim, num_queries = shapes["transformer_decoder.centres"]
+    axial = [f"pixel_decoder.stages.{i}.0.spatial.0.height.logit_norm.weight" for i in stages]
+    first = "transformer_decoder.layers.0"
+    return {
+        "family": family,
+        "num_queries": num_queries,
+        "widths": [channels // 4 for channels in outputs],
+        "blocks": [_count(shapes, rf"pixel_decoder\.stages\.{i}\.(\d+)\.") for i in stages],
+        "axial_stages": sum(name in shapes for name in axial),
+        "decoder_heads": shapes[axial[0]][0] // 3,
+        "stem_stage": len(stages) == 5,
+        "layers": [inputs.count(channels) for channels in outputs[:3]],
+        "dim": dim,
+        "feature_dim": shapes["transformer_decoder.predictor.pixel_feature.conv.weight"][0],
+        "ffn_dim": shapes[f"{first}.ffn_in.conv.weight"][0],
+        "heads": shapes[f"{first}.self_attention.logit_norm.weight"][0],
+        "semantic_head": _semantic_head(shapes),
+    }
+
+
+def _semantic_head(shapes: Shapes) -> str:
+    if not any(name.startswith("semantic_head.") for name in shapes):
+        return "none"
+    return "aspp" if "semantic_head.logits.weight" in shapes else "plain"

@@ -1,0 +1,140 @@
+"""Published checkpoints become ours, and ours become small or Detectron2's.
+
+    python scripts/convert_weights.py kmax_r50.pth r50.safetensors
+    python scripts/convert_weights.py kmax_resnet50_coco_train/ckpt-150000 r50_tf.ckpt
+    python scripts/convert_weights.py runs/demo/checkpoints/best.ckpt demo.safetensors --strip
+    python scripts/convert_weights.py r50.safetensors r50.pth --to-detectron2
+
+SOURCE is a PyTorch file (.pth, .pkl, .safetensors) or a TensorFlow checkpoint (prefix, .index file or folder); what it
+is follows from its names and shapes. TARGET ends in .ckpt or .safetensors; evaluate.py, Predictor.from_checkpoint and
+init_from take either as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kmax.build import model_from_config
+from kmax.categories import Categories, load_categories
+from kmax.checkpoint.detectron2 import to_detectron2
+from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.names import misfit
+from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_atomically, write_checkpoint
+from kmax.checkpoint.recognize import Recognized, recognize
+from kmax.config import compose_config, conf_dir, resolve, run_or_explain
+
+PREFIX = "model."
+"""What our module's names begin with; the rest are the model's own."""
+DATASETS = ("coco", "cityscapes", "ade20k")
+
+
+def convert(source: Path, target: Path, categories: Categories | None = None) -> Recognized:
+    """Translate a published checkpoint; nothing is written unless every entry has its place in the model.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
+    """
+    recognized = recognize(read_entries(source), categories)
+    config = configuration(recognized)
+    with torch.device("meta"):
+        own = model_from_config(config, recognized.categories.num_classes, pretrained=False).state_dict()
+    problem = misfit(own, recognized.state)
+    if problem:
+        raise ValueError(f"{source} looks like {recognized}, but does not fit it: {problem}. Is the file mixed up?")
+    state = {PREFIX + name: value.to(own[name].dtype) for name, value in recognized.state.items()}
+    carried = {CONFIG_KEY: config, CATEGORIES_KEY: recognized.categories.to_dict()}
+    write_checkpoint(target, {"state_dict": state, **carried})
+    return recognized
+
+
+def configuration(recognized: Recognized) -> dict[str, Any]:
+    """The resolved configuration of the nearest experiment, with the model that the weights tell."""
+    dataset = recognized.categories.name
+    overrides = ["backbone.pretrained=false", "~callbacks", "logger=none"]
+    if dataset not in DATASETS:
+        overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
+        dataset = "coco"
+    name = f"{dataset}_{recognized.backbone}"
+    exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
+    if not exists:
+        overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
+    config = resolve(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
+    config["model"].update(recognized.model)
+    if _fine_stem(recognized):
+        config["dataset"]["target_stride"] = 2
+    return config
+
+
+def _fine_stem(recognized: Recognized) -> bool:
+    """Whether the stem's feature, and so the masks and their targets, have stride 2."""
+    stem_of_stride_2 = recognized.family == "deeplab2" and not recognized.backbone.startswith("convnext")
+    return stem_of_stride_2 and recognized.model["stem_stage"]
+
+
+def strip(source: Path, target: Path) -> None:
+    """Leave weights, configuration and classes only. Where weights were averaged in training, `state_dict` holds the
+    average, and that is what stays."""
+    write_checkpoint(target, read_checkpoint(source))
+
+
+def export_detectron2(source: Path, target: Path) -> None:
+    """Write a checkpoint of ours as the published PyTorch code reads it: `.pth` with tensors or `.pkl` with arrays.
+
+    Raises:
+        ValueError: a model of the other family, or with parts that the published ones lack; another suffix.
+    """
+    if target.suffix not in (".pth", ".pkl"):
+        raise ValueError(f"{target} should end in .pth or .pkl: the published PyTorch code reads these.")
+    checkpoint = read_checkpoint(source)
+    if checkpoint[CONFIG_KEY]["model"]["family"] != "detectron2":
+        raise ValueError(
+            f"{source} is of the deeplab2 family: the published PyTorch code would compute something else with it."
+        )
+    state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
+    write_atomically(target, lambda file: _write_detectron2(file, target.suffix, to_detectron2(state)))
+
+
+def _write_detectron2(file: Path, suffix: str, state: Mapping[str, Tensor]) -> None:
+    if suffix == ".pth":
+        torch.save({"model": state}, file)
+    else:
+        arrays = {name: value.numpy() for name, value in state.items()}
+        file.write_bytes(pickle.dumps({"model": arrays, "__author__": "kmax", "matching_heuristics": True}, protocol=4))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """What the command line asks for."""
+    source, target = Path(arguments.source), Path(arguments.target)
+    if arguments.strip:
+        strip(source, target)
+    elif arguments.to_detectron2:
+        export_detectron2(source, target)
+    else:
+        categories = load_categories(arguments.categories) if arguments.categories else None
+        print(f"recognized: {convert(source, target, categories)}")
+    print(f"wrote {target} ({target.stat().st_size / 2**20:.0f} MiB)")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("target", metavar="TARGET")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--strip", action="store_true", help="leave weights and configuration of a run of ours only")
+    mode.add_argument("--to-detectron2", action="store_true", help="write a checkpoint of ours for Detectron2")
+    mode.add_argument("--categories", metavar="FILE", help="classes of a checkpoint for a dataset that kmax lacks")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run_or_explain(run, parse())
