@@ -2,48 +2,115 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Subset
 
 from kmax.build import module_from_checkpoint
 from kmax.callbacks import PredictionWriter
 from kmax.config import build_datamodule, build_trainer, evaluation_config, register, resolve, run_or_explain
-from kmax.metrics import PanopticQualityResult
+from kmax.data.datamodule import PanopticDataModule
+from kmax.metrics import Report
 
 register()
 
+TITLES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "boundary_pq": "boundary PQ"}
+ONLY_OVERALL = ("pixel_accuracy", "ap75", "ap_small", "ap_medium", "ap_large")  # a line of their own under the table
+ONLY_IN_FILES = ("boundary_sq", "boundary_rq", "boundary_tp", "boundary_fp", "boundary_fn")
 
-def print_table(result: PanopticQualityResult, names: tuple[str, ...]) -> None:
-    """Panoptic quality of all, things, stuff and each class that occurs, in percent."""
-    table = Table("", "PQ", "SQ", "RQ", "TP", "FP", "FN")
-    for row in result.rows(names):
-        table.add_row(row.name, *(f"{v:.2f}" for v in (row.pq, row.sq, row.rq)), *map(str, (row.tp, row.fp, row.fn)))
-    Console().print(table)
+
+def title(name: str) -> str:
+    """How a table calls a number."""
+    return TITLES.get(name, name.upper() if "_" not in name else "AP " + name.removeprefix("ap_"))
+
+
+def cell(value: Any) -> str:
+    """A number of a table: counts as they are, qualities with two digits, nothing as a dash."""
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, (int, str)) else f"{value:.2f}"
+
+
+def print_table(report: Report) -> None:
+    """All classes, things, stuff and each class that occurs; qualities in percent."""
+    columns = [name for name in report.columns() if name not in (*ONLY_OVERALL, *ONLY_IN_FILES)]
+    table = Table("", box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(title(name), justify="right")
+    for row in report.rows():
+        table.add_row(row["name"], *(cell(row[name]) if name in row else "" for name in columns))
+    console = Console()
+    console.print(table, width=max(console.width, console.measure(table).maximum), soft_wrap=True)
+    further = [f"{title(name)} {cell(report.all[name])}" for name in ONLY_OVERALL if name in report.all]
+    if further:
+        print(" · ".join(further))
+
+
+def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
+    """Write metrics.json, with `about` on top, and metrics.csv; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "metrics.json"
+    for path, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
+        temporary = path.with_name(f"{path.name}.tmp")
+        write(report, temporary, about)
+        temporary.replace(path)
+    return target
+
+
+def _write_json(report: Report, path: Path, about: dict[str, Any]) -> None:
+    path.write_text(json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False))
+
+
+def _write_csv(report: Report, path: Path, about: dict[str, Any]) -> None:
+    groups = [{"name": name, **getattr(report, name)} for name in ("all", "things", "stuff")]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["name", *report.columns()])
+        writer.writeheader()
+        writer.writerows(groups + report.per_class)
+
+
+def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
+    """Evaluate on the first `limit` images, however many devices share them."""
+    if limit < 1:
+        raise ValueError(f"limit={limit} leaves no image to evaluate: give at least 1.")
+    make = datamodule.val
+
+    def first() -> Any:
+        dataset: Any = make()
+        return Subset(dataset, range(min(limit, len(dataset))))
+
+    datamodule.val = first
 
 
 def evaluate(config: Any) -> float:
-    """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent."""
+    """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent, or the
+    first number measured if PQ is not."""
     output = Path(HydraConfig.get().runtime.output_dir)
     merged = evaluation_config(resolve(config))
     module = module_from_checkpoint(config.ckpt, merged)
     writer = [PredictionWriter(output / "predictions")] if config.save_predictions else []
-    trainer = build_trainer(merged, callbacks=writer, logger=False, limit_val_batches=config.limit)
-    trainer.validate(module, build_datamodule(merged), verbose=False)
-    result = module.result
-    assert result is not None, "validation leaves a result behind"
+    trainer = build_trainer(merged, callbacks=writer, logger=False, limit_val_batches=None)
+    datamodule = build_datamodule(merged)
+    if config.limit is not None:
+        use_first_images(datamodule, config.limit)
+    trainer.validate(module, datamodule, verbose=False)
+    report = module.result
+    assert report is not None, "validation leaves a result behind"
+    name = "pq" if "pq" in report.all else next(iter(report.all))
     if trainer.is_global_zero:
-        print_table(result, module.categories.names)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "metrics.json").write_text(json.dumps({"ckpt": config.ckpt, **asdict(result)}, indent=1))
-        print(f"PQ {result.all.pq:.2f} · {output / 'metrics.json'}")
-    return result.all.pq
+        print_table(report)
+        about = {"ckpt": config.ckpt, "dataset": merged["dataset"]["name"], "inference": merged["dataset"]["inference"]}
+        path = save(report, output, about)
+        print(f"{title(name)} {cell(report.all[name])} · {path}")
+    return float(report.all[name] or 0.0)
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")

@@ -11,10 +11,11 @@ import torch
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint
+from kmax.inference import Inference
 from kmax.losses import Criterion
+from kmax.metrics import MetricSuite
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.module import KMaXModule
-from kmax.postprocess import Thresholds
 
 
 def model_from_config(config: Mapping[str, Any], num_classes: int, pretrained: bool = True) -> KMaXDeepLab:
@@ -28,13 +29,21 @@ def model_from_config(config: Mapping[str, Any], num_classes: int, pretrained: b
 
 def module_from_config(config: Mapping[str, Any], categories: Categories, pretrained: bool = True) -> KMaXModule:
     """The LightningModule of a run: model, criterion, thresholds, optimizer recipe, and the configuration itself."""
+    dataset = config["dataset"]
     return KMaXModule(
         model_from_config(config, categories.num_classes, pretrained),
         Criterion(categories.num_classes, **config["loss"]),
         categories,
         optimizer=config["optimizer"],
-        thresholds=Thresholds(**config["dataset"]["inference"]),
+        thresholds=Inference(**dataset["inference"]),
         config=config,
+        # Checkpoints may be older than these keys.
+        metrics=MetricSuite(
+            config["trainer"].get("val_metrics", ["pq"]),
+            categories,
+            dataset.get("mask_ap", "coco"),
+            dataset.get("boundary_dilation", 0.02),
+        ),
     )
 
 

@@ -35,9 +35,10 @@ from kmax.categories import Categories, load_categories
 from kmax.cluster import check_multirun, slurm_resources
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.training import Augmentation, PanopticDataset
+from kmax.inference import Inference
 from kmax.losses import Criterion
+from kmax.metrics import METRICS
 from kmax.model import KMaXDeepLab, build_backbone
-from kmax.postprocess import Thresholds
 
 
 def conf_dir() -> Path:
@@ -78,15 +79,23 @@ def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type
     return make_dataclass(name, fields)
 
 
+def _optional(field_: Any) -> Any:
+    return field_.type | None
+
+
 BackboneConfig = schema_of(build_backbone, "BackboneConfig", skip=("family",))
 ModelConfig = schema_of(KMaXDeepLab.__init__, "ModelConfig", skip=("backbone", "num_classes"))
-InferenceConfig = schema_of(Thresholds, "InferenceConfig")
+InferenceConfig = schema_of(Inference, "InferenceConfig")
+InferenceOverrides = make_dataclass(
+    "InferenceOverrides", [(f.name, _optional(f), None) for f in fields(InferenceConfig)]
+)
 LossConfig = schema_of(Criterion.__init__, "LossConfig", skip=("num_classes",))
 
 
 @dataclass
 class DatasetConfig:
-    """What is read and how it is augmented. `train` and `val` name a dataset class each (`_target_`)."""
+    """What is read and how it is augmented. `train` and `val` name a dataset class each (`_target_`). `mask_ap` says
+    whose average precision is meant, `boundary_dilation` how wide boundaries are for a part of the diagonal."""
 
     name: str = MISSING
     root: str = "data"
@@ -101,6 +110,8 @@ class DatasetConfig:
     target_stride: int = 4
     batch_size: int = MISSING
     inference: InferenceConfig = field(default_factory=InferenceConfig)  # type: ignore[valid-type]
+    mask_ap: str = "coco"
+    boundary_dilation: float = 0.02
 
 
 @dataclass
@@ -144,6 +155,7 @@ class TrainerConfig:
     log_every_steps: int = 50
     limit_val_batches: float | None = None
     num_sanity_val_steps: int = 0
+    val_metrics: list[str] = field(default_factory=lambda: ["pq"])
     enable_progress_bar: bool = True
 
 
@@ -178,20 +190,24 @@ class TrainConfig:
     metric: str = "val/pq"
 
 
+def _open_section() -> Any:
+    """A section that takes any key without a `+`; `evaluation_config` checks them against the checkpoint's."""
+    return OmegaConf.create({}, flags={"struct": False})
+
+
 @dataclass
 class EvaluateConfig:
-    """The root of `evaluate.yaml`; `dataset`, `inference` and `strategy` are laid over what the checkpoint carries."""
+    """The root of `evaluate.yaml`; `dataset`, `inference` and `strategy` are laid over what the checkpoint carries.
+    `limit`: only the first so many images."""
 
     ckpt: str = MISSING
-    dataset: dict[str, Any] = field(default_factory=lambda: {"root": None})
-    inference: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=_open_section)
+    inference: InferenceOverrides = field(default_factory=InferenceOverrides)  # type: ignore[valid-type]
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    metrics: list[str] = field(default_factory=lambda: list(METRICS))
     batch_size: int = 1
     save_predictions: bool = False
     limit: int | None = None
-
-
-ThresholdOverrides = make_dataclass("ThresholdOverrides", [(f.name, float | None, None) for f in fields(Thresholds)])
 
 
 @dataclass
@@ -207,7 +223,7 @@ class PredictConfig:
     input: Any = MISSING
     output: str | None = None
     outputs: list[str] = field(default_factory=lambda: ["overlay", "panoptic", "segments"])
-    inference: ThresholdOverrides = field(default_factory=ThresholdOverrides)  # type: ignore[valid-type]
+    inference: InferenceOverrides = field(default_factory=InferenceOverrides)  # type: ignore[valid-type]
     size: tuple[int, int] | None = None
     batch_size: int = 1
     limit: int | None = None
@@ -405,27 +421,34 @@ def _callbacks(config: dict[str, Any]) -> list[Callback]:
 
 def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration a checkpoint was trained with, and its categories, under what evaluation says: its hardware,
-    batch size and whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below move along.
+    batch size, metrics and whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below
+    move along.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint, or a key that its configuration does not know.
+        FileNotFoundError, ValueError: the checkpoint, or a key or value that its configuration does not take.
     """
     checkpoint = read_checkpoint(config["ckpt"])
     trained, dataset = checkpoint[CONFIG_KEY], {k: v for k, v in config["dataset"].items() if v is not None}
-    if config["inference"]:
-        dataset["inference"] = config["inference"]
-    known = OmegaConf.structured(DatasetConfig)
-    try:
-        merged = OmegaConf.merge(known, _moved(trained["dataset"], dataset.get("root")), dataset)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"evaluate.py: {str(error).splitlines()[0]} Known keys: {', '.join(known)}.") from error
-    strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"]}
-    # Training's batch means nothing here, and need not divide by the devices of today.
+    inference = {**dataset.pop("inference", {}), **{k: v for k, v in config["inference"].items() if v is not None}}
+    merged = OmegaConf.structured(DatasetConfig)
+    for name, section, part in (
+        ("dataset", merged, _moved(trained["dataset"], dataset.get("root"))),
+        ("dataset", merged, dataset),
+        ("inference", merged.inference, inference),
+    ):
+        try:
+            section.merge_with(part)
+        except OmegaConfBaseException as error:
+            sentence = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"evaluate.py: {name}: {sentence}. Known keys: {', '.join(section)}.") from error
+    strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"], "batch_size_per_device": 1}
+    # Nothing is trained: one image per device, so that any number of devices will do.
     merged.batch_size = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
     return {
         **trained,
         "dataset": OmegaConf.to_container(merged, resolve=True),
         "strategy": strategy,
+        "trainer": {**trained["trainer"], "val_metrics": config["metrics"]},
         CATEGORIES_KEY: checkpoint[CATEGORIES_KEY],
     }
 

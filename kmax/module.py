@@ -1,8 +1,8 @@
-"""The LightningModule: model + criterion in training, model + post-processing + panoptic quality in validation."""
+"""The LightningModule: model + criterion in training, model + post-processing + metrics in validation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,24 +10,28 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from kmax.categories import Categories
+from kmax.inference import Inference, Logits, content_cells, normalize, predict, segment
 from kmax.losses import Criterion
-from kmax.metrics import PanopticQuality, PanopticQualityResult
+from kmax.metrics import MetricSuite, Report
 from kmax.model import KMaXDeepLab
 from kmax.optim import parameter_groups, warmup_poly
-from kmax.postprocess import Sizes, Thresholds, panoptic
-from kmax.structures import Batch, Output, PanopticMap, Prediction, Sample
+from kmax.postprocess import Sizes
+from kmax.structures import Batch, Output, PanopticMap, Segmentations
+
+__all__ = ["KMaXModule", "ValidationOutput", "normalize"]
 
 
 class ValidationOutput(NamedTuple):
-    """What a validation step hands to callbacks: one panoptic map and one cluster map (h, w) per image."""
+    """What a validation step hands to callbacks: per image what was segmented, and a cluster map (h, w) without
+    padding."""
 
-    panoptic: tuple[PanopticMap, ...]
+    segmentations: tuple[Segmentations, ...]
     clusters: tuple[Tensor, ...]
 
-
-def normalize(images: Tensor, valid: Tensor) -> Tensor:
-    """uint8 RGB (B, 3, H, W) → float in [−1, 1]; pixels outside `valid` (B, H, W) become 0."""
-    return (images.float() - 127.5) / 127.5 * valid[:, None]
+    @property
+    def panoptic(self) -> tuple[PanopticMap, ...]:
+        """One panoptic map (H0, W0) per image."""
+        return tuple(s.panoptic for s in self.segmentations)
 
 
 class KMaXModule(LightningModule):
@@ -37,7 +41,8 @@ class KMaXModule(LightningModule):
         model, criterion: the network and its losses.
         categories: the classes, kept in the checkpoint.
         optimizer: `lr`, `weight_decay`, `backbone_multiplier`, `steps`, `warmup_steps`, `fused`.
-        thresholds: post-processing in validation.
+        thresholds: post-processing and test-time options in validation.
+        metrics: what validation measures; default panoptic quality.
         config: the resolved configuration, kept in the checkpoint and read by nothing in here.
     """
 
@@ -47,8 +52,9 @@ class KMaXModule(LightningModule):
         criterion: Criterion,
         categories: Categories,
         optimizer: Mapping[str, Any],
-        thresholds: Thresholds,
+        thresholds: Inference,
         config: Mapping[str, Any] | None = None,
+        metrics: MetricSuite | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -57,8 +63,8 @@ class KMaXModule(LightningModule):
         self.recipe = dict(optimizer)
         self.thresholds = thresholds
         self.config = dict(config or {})
-        self.panoptic_quality = PanopticQuality(categories.is_thing)
-        self.result: PanopticQualityResult | None = None
+        self.metrics = metrics or MetricSuite(["pq"], categories)
+        self.result: Report | None = None
 
     def forward(self, batch: Batch) -> Output:
         """Run the model on the uint8 images of a batch."""
@@ -74,33 +80,39 @@ class KMaXModule(LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:  # type: ignore[override]
-        final = self(batch).predictions[-1]
-        padded = (batch.images.shape[-2], batch.images.shape[-1])
-        maps = tuple(self._panoptic(final, i, sample, padded) for i, sample in enumerate(batch.samples))
-        self.panoptic_quality.update(maps, batch.samples)
-        return ValidationOutput(maps, tuple(final.mask_logits.argmax(1).unbind()))
+        metrics = self.metrics
+        segmentations, clusters = [], []
+        for logits in self._logits(batch):
+            segmentations.append(
+                segment(
+                    logits, self.categories.is_thing, self.thresholds, metrics.needs_semantic, metrics.needs_instances
+                )
+            )
+            rows, columns = content_cells(logits.sizes, logits.mask_logits.shape[1:])
+            clusters.append(logits.mask_logits[:, :rows, :columns].argmax(0))
+        metrics.update(segmentations, batch.samples)
+        return ValidationOutput(tuple(segmentations), tuple(clusters))
 
-    def _panoptic(self, prediction: Prediction, index: int, sample: Sample, padded: tuple[int, int]) -> PanopticMap:
-        height, width = sample.segment_map.shape
-        return panoptic(
-            prediction.class_logits[index],
-            prediction.mask_logits[index],
-            self.categories.is_thing,
-            self.thresholds,
-            Sizes.fit(padded, (height, width)),
-        )
+    def _logits(self, batch: Batch) -> Iterator[Logits]:
+        """The logits of each image: of the padded batch in one pass, or image by image with test-time options."""
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        if not self.thresholds.plain:
+            for sample in batch.samples:
+                yield predict(self.model, sample.image, size, self.thresholds, self.device)
+            return
+        final = self.model(normalize(batch.images, batch.valid), coarse=False).predictions[-1]
+        for classes, masks, sample in zip(final.class_logits, final.mask_logits, batch.samples, strict=True):
+            yield Logits(classes, masks, Sizes.fit(size, sample.segment_map.shape))
 
     def on_validation_epoch_end(self) -> None:
-        self.result = self.panoptic_quality.compute()
-        self.panoptic_quality.reset()
-        numbers = {
-            "pq": self.result.all.pq,
-            "sq": self.result.all.sq,
-            "rq": self.result.all.rq,
-            "pq_things": self.result.things.pq,
-            "pq_stuff": self.result.stuff.pq,
-        }
-        self.log_dict({f"val/{name}": value for name, value in numbers.items()}, rank_zero_only=False)
+        self.result = self.metrics.compute()
+        self.metrics.reset()
+        logged = {f"val/{name}": value for name, value in self.result.all.items() if value is not None}
+        for part in ("things", "stuff"):
+            row = getattr(self.result, part)
+            logged |= {f"val/{name}_{part}": row[name] for name in ("pq", "boundary_pq") if name in row}
+        counts = ("tp", "fp", "fn")
+        self.log_dict({k: v for k, v in logged.items() if not k.endswith(counts)}, rank_zero_only=False)
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe

@@ -95,7 +95,7 @@ def panoptic(
     """
     _check(class_logits, mask_logits, is_thing)
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
-    probability, label = _upcast(class_logits).softmax(-1)[:, :-1].max(-1)
+    probability, label = upcast(class_logits).softmax(-1)[:, :-1].max(-1)
     patch_of, claimants, patch_area = _patches(claims.planes, len(mask_logits))
     queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
     owner, segments = _merge(
@@ -115,7 +115,7 @@ def semantic(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = No
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Iterator[Tensor]:
     """Σ_n π_n·p_n in strips of rows, from top to bottom, each (rows, W0, K)."""
     _check(class_logits, mask_logits)
-    classes = _upcast(class_logits).softmax(-1)[:, :-1]
+    classes = upcast(class_logits).softmax(-1)[:, :-1]
     for strip in _probabilities(mask_logits, sizes):
         with torch.autocast(strip.device.type, enabled=False):
             yield strip @ classes.to(strip.dtype)
@@ -136,7 +136,7 @@ def instances(
     arguments are those of `panoptic`.
     """
     _check(class_logits, mask_logits, is_thing)
-    classes = _upcast(class_logits).softmax(-1)[:, :-1]
+    classes = upcast(class_logits).softmax(-1)[:, :-1]
     best, pair = classes.flatten().topk(min(top, classes.numel()))
     query, label = pair // classes.shape[1], pair % classes.shape[1]
     thing = torch.tensor(is_thing, device=label.device)[label]
@@ -157,14 +157,14 @@ def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] |
         raise ValueError(f"{len(is_thing)} categories do not fit {shapes}: use those that the model was trained with.")
 
 
-def _upcast(logits: Tensor) -> Tensor:
+def upcast(logits: Tensor) -> Tensor:
     """At least float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
     """Softmax over queries of the resized mask logits, in strips of rows (rows, W0, N)."""
-    pixels = _upcast(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
+    pixels = upcast(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
     rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
     budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
     step = max(1, budget // (len(columns.first) * pixels.shape[2]))

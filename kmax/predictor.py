@@ -6,7 +6,7 @@ Letters: H×W padded input, H0×W0 image as given, N queries, K classes without 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kmax.build import module_from_checkpoint
 from kmax.categories import Categories
 from kmax.data import resize_and_pad
 from kmax.data.sources import open_image, to_rgb
+from kmax.inference import Inference, predict
 from kmax.module import KMaXModule, normalize
 from kmax.postprocess import Sizes, Thresholds, instances, panoptic, semantic
 from kmax.structures import Instances, PanopticMap, Prediction
@@ -27,13 +28,20 @@ RESULTS = ("panoptic", "semantic", "instances")
 """What can be asked of a `Predictor`."""
 
 
+_KINDS: dict[type, tuple[Any, str]] = {
+    float: ((int, float), "a number"),
+    bool: (bool, "true or false"),
+    tuple: ((list, tuple), "a list of numbers"),
+}
+
+
 @dataclass(frozen=True)
 class RawPrediction:
     """What the network says of one image, from which results follow at any thresholds.
 
     `stages` are the predictions from coarse to final (the final one alone unless all were asked for), without batch:
-    class logits (N, K+1), mask logits (N, h, w), pixel feature (D, h, w), padding included. `sizes` tells what is
-    padding and how large the image was.
+    class logits (N, K+1), mask logits (N, h, w), pixel feature (D, h, w; empty where passes were averaged), padding
+    included. `sizes` tells what is padding and how large the image was.
     """
 
     stages: tuple[Prediction, ...]
@@ -60,7 +68,8 @@ class Predictor:
         module: a trained module.
         size: (H, W) that an image is fitted into and padded to.
         device: where the model runs.
-        thresholds: of post-processing, unless a call says otherwise; default: those of the module.
+        thresholds: of post-processing, and test-time options if they are an `Inference`, unless a call says otherwise;
+            default: those of the module.
     """
 
     def __init__(
@@ -80,13 +89,14 @@ class Predictor:
         path: str | Path,
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
-        thresholds: Thresholds | Mapping[str, float] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
     ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
         Args:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
-            thresholds: some or all of `Thresholds`, laid over those of the checkpoint.
+            thresholds: some or all of `Inference` (thresholds and test-time options such as `flip=True`), laid over
+                those of the checkpoint.
 
         Raises:
             FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
@@ -108,7 +118,7 @@ class Predictor:
         """Where the model runs."""
         return next(self.module.parameters()).device
 
-    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, float] | None = None) -> PanopticMap:
+    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
         """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
 
         Args:
@@ -128,7 +138,7 @@ class Predictor:
         self,
         images: Sequence[Any],
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, float] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
         all_stages: bool = False,
         top: int = 100,
     ) -> list[Result]:
@@ -143,14 +153,28 @@ class Predictor:
         Raises:
             FileNotFoundError, ValueError: as for a call; an unknown result or threshold.
         """
-        return [self.finish(raw, results, thresholds, all_stages, top) for raw in self.raw(images, all_stages)]
+        chosen = _merge(self.thresholds, thresholds)
+        return [self.finish(raw, results, chosen, all_stages, top) for raw in self.raw(images, all_stages, chosen)]
 
     @torch.inference_mode()
-    def raw(self, images: Sequence[Any], all_stages: bool = False) -> list[RawPrediction]:
-        """Run the network alone; `finish` makes results of what it says, as often as you like."""
+    def raw(
+        self, images: Sequence[Any], all_stages: bool = False, thresholds: Thresholds | Mapping[str, Any] | None = None
+    ) -> list[RawPrediction]:
+        """Run the network alone; `finish` makes results of what it says, as often as you like.
+
+        With test-time options images go through the network one by one.
+
+        Raises:
+            ValueError: test-time options with `all_stages`.
+        """
         if not images:
             return []
         arrays = [_as_array(image) for image in images]
+        options = _merge(self.thresholds, thresholds)
+        if isinstance(options, Inference) and not options.plain:
+            if all_stages:
+                raise ValueError("The predictions of all layers come from one plain pass: leave flip, scales and pad.")
+            return [self._averaged(array, options) for array in arrays]
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
         batch = normalize(pixels, torch.as_tensor(np.stack(valid)).to(self.device))
@@ -163,11 +187,15 @@ class Predictor:
             for i, array in enumerate(arrays)
         ]
 
+    def _averaged(self, image: np.ndarray, options: Inference) -> RawPrediction:
+        classes, masks, sizes = predict(self.module.model, image, self.size, options, self.device)
+        return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
+
     def finish(
         self,
         raw: RawPrediction,
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, float] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
         keep_raw: bool = False,
         top: int = 100,
     ) -> Result:
@@ -193,21 +221,22 @@ class Predictor:
         return Result(**found, raw=raw if keep_raw else None)
 
 
-def _merge(base: Thresholds, over: Thresholds | Mapping[str, float] | None) -> Thresholds:
-    """Thresholds with some of them changed.
+def _merge(base: Thresholds, over: Thresholds | Mapping[str, Any] | None) -> Thresholds:
+    """Thresholds and test-time options with some of them changed.
 
     Raises:
-        ValueError: a name or value that `Thresholds` does not know.
+        ValueError: a name or value that `Inference` does not know.
     """
     if over is None or isinstance(over, Thresholds):
         return over or base
-    known = [field.name for field in fields(Thresholds)]
+    known = {field.name: field.default for field in fields(Inference)}
     for name, value in over.items():
         if name not in known:
             raise ValueError(f"There is no threshold {name}: known are {', '.join(known)}.")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"The inference threshold {name}={value} must be a number.")
-    return replace(base, **over)
+        kind, wanted = _KINDS[type(known[name])]
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"The inference option {name}={value} must be {wanted}.")
+    return Inference(**{**asdict(base), **over})
 
 
 def _device(device: str | torch.device | None) -> torch.device:

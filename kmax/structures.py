@@ -134,3 +134,13 @@ class Instances:
     masks: Tensor
     labels: Tensor
     scores: Tensor
+
+
+@dataclass(frozen=True)
+class Segmentations:
+    """What post-processing makes of one image (H0, W0); None for what was not asked for. `semantic` (H0, W0) int64
+    holds labels 0 … K−1."""
+
+    panoptic: PanopticMap
+    semantic: Tensor | None = None
+    instances: Instances | None = None

@@ -13,7 +13,7 @@ FLOORS = [
     {"structures", "categories", "batch_plan", "sweeps"},
     {"checkpoint"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization", "serving"},
-    {"cluster", "results"},
+    {"inference", "cluster", "results"},
     {"module"},
     {"build"},
     {"callbacks"},

@@ -41,12 +41,10 @@ class Panels(Callback):
             return
         categories = pl_module.categories
         assert isinstance(categories, Categories), "KMaXModule carries its categories"
-        padded = (batch.images.shape[-2], batch.images.shape[-1])
         for sample, prediction, clusters in zip(batch.samples, outputs.panoptic, outputs.clusters, strict=True):
             if len(self._panels) == self.images:
                 return
-            content = _content(clusters.cpu().numpy(), padded, sample.segment_map.shape)
-            picture = panel(sample.image, sample, prediction, content, categories)
+            picture = panel(sample.image, sample, prediction, clusters.cpu().numpy(), categories)
             self._panels.append((str(sample.image_id), picture))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,13 +57,3 @@ class Panels(Callback):
             if hasattr(logger, "log_image"):
                 logger.log_image("val/panels", [p for _, p in self._panels], caption=[n for n, _ in self._panels])
         self._panels = []
-
-
-def _content(clusters: np.ndarray, padded: tuple[int, int], original: tuple[int, ...]) -> np.ndarray:
-    """The part of a cluster map (h, w) that is not padding; `original` is the size of the image as it was read."""
-    scale = max(padded) / max(original)
-    rows, columns = (
-        max(1, round(size * scale / full * cells))
-        for size, full, cells in zip(original, padded, clusters.shape, strict=True)
-    )
-    return clusters[:rows, :columns]

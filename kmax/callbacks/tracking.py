@@ -10,9 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 import kmax
-from kmax.metrics import PanopticQualityResult
-
-COLUMNS = ["class", "PQ", "SQ", "RQ", "TP", "FP", "FN"]
+from kmax.metrics import Report
 
 
 def code_version() -> dict[str, Any]:
@@ -54,10 +52,11 @@ class Tracking(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         result: Any = pl_module.result
-        if trainer.is_global_zero and isinstance(result, PanopticQualityResult) and not trainer.sanity_checking:
-            rows = [[r.name, r.pq, r.sq, r.rq, r.tp, r.fp, r.fn] for r in result.rows(_names(pl_module))]
+        if trainer.is_global_zero and isinstance(result, Report) and not trainer.sanity_checking:
+            columns = result.columns()
+            rows = [[row["name"], *(row.get(column) for column in columns)] for row in result.rows()]
             for logger in _wandb(trainer):
-                logger.log_table("val/per_class", COLUMNS, rows)
+                logger.log_table("val/per_class", ["class", *columns], rows)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not (self.artifacts and trainer.is_global_zero):
@@ -71,11 +70,6 @@ class Tracking(Callback):
                     artifact = wandb.Artifact(f"{logger.experiment.id}-{alias}", type="model")
                     artifact.add_file(str(file), name=file.name)
                     logger.experiment.log_artifact(artifact, aliases=[alias])
-
-
-def _names(pl_module: LightningModule) -> tuple[str, ...]:
-    categories: Any = pl_module.categories
-    return categories.names
 
 
 def _wandb(trainer: Trainer) -> list[WandbLogger]:

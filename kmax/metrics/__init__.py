@@ -1,5 +1,21 @@
 """Metrics, as counts that add up over images and ranks."""
 
-from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult, Quality, QualityRow
+from kmax.metrics.cityscapes_ap import CityscapesAP
+from kmax.metrics.mask_ap import MaskAP, MaskAPResult
+from kmax.metrics.mean_iou import MeanIoU, MeanIoUResult
+from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult, Quality
+from kmax.metrics.suite import METRICS, MetricSuite, Report
 
-__all__ = ["PanopticQuality", "PanopticQualityResult", "Quality", "QualityRow"]
+__all__ = [
+    "METRICS",
+    "CityscapesAP",
+    "MaskAP",
+    "MaskAPResult",
+    "MeanIoU",
+    "MeanIoUResult",
+    "MetricSuite",
+    "PanopticQuality",
+    "PanopticQualityResult",
+    "Quality",
+    "Report",
+]

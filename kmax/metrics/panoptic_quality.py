@@ -3,19 +3,27 @@
 A prediction and a ground-truth segment of one class match at IoU > 0.5, where the union leaves out what the
 prediction covers of void. A prediction without a match counts as false unless more than half of it lies on void
 and on crowd of its class; crowd is neither matched nor missed.
+
+Boundary PQ (Cheng et al., CVPR 2021) replaces that IoU by the smaller of itself and the boundary IoU, the IoU of those
+pixels of both segments that lie within d pixels of their own contour; what lies beyond the image counts as outside.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from torch import Tensor
 from torchmetrics import Metric
 
-from kmax.structures import PanopticMap, Sample, Segment
+from kmax.metrics.overlaps import Table, check_labels, check_segments, check_size, overlaps
+from kmax.structures import PanopticMap, Sample
+
+_MANTISSA, _LOW = 53, 27  # bits: an IoU in (½, 1] is a multiple of 2^−53, kept in two integers of 26 and 27 bits
 
 
 @dataclass  # none of these is frozen: torchmetrics refuses to hand out frozen dataclasses
@@ -35,13 +43,6 @@ class Quality:
 
 
 @dataclass
-class QualityRow(Quality):
-    """A row of a table."""
-
-    name: str = ""
-
-
-@dataclass
 class PanopticQualityResult:
     """Panoptic quality of all classes, of things, of stuff, and of each class in the order of labels."""
 
@@ -50,30 +51,31 @@ class PanopticQualityResult:
     stuff: Quality
     per_class: tuple[Quality, ...]
 
-    def rows(self, names: Sequence[str]) -> list[QualityRow]:
-        """The rows of a table: all, things, stuff, then each class that occurs, by its name."""
-        named = [("all", self.all), ("things", self.things), ("stuff", self.stuff)]
-        named += [(n, q) for n, q in zip(names, self.per_class, strict=True) if q.tp + q.fp + q.fn]
-        return [QualityRow(**asdict(quality), name=name) for name, quality in named]
-
 
 class PanopticQuality(Metric):
     """Panoptic quality of predictions against samples.
 
+    The states are integers, so that neither the order of images nor the number of ranks changes a digit.
+
     Args:
         is_thing: for each of the K classes.
+        dilation_ratio: None, or for boundary PQ the width d of boundaries as a part of the image's diagonal.
     """
 
     full_state_update = False
     higher_is_better = True
     is_differentiable = False
-    counts: Tensor  # (K, 4) float64: sum of IoU, true positives, false positives, false negatives
+    iou: Tensor  # (K, 2) int64: the sum of IoU in units of 2^−53, as upper and lower words
+    found: Tensor  # (K, 3) int64: true positives, false positives, false negatives
 
-    def __init__(self, is_thing: Sequence[bool]) -> None:
+    def __init__(self, is_thing: Sequence[bool], dilation_ratio: float | None = None) -> None:
         super().__init__()
-        self.is_thing = tuple(map(bool, is_thing))
-        zeros = torch.zeros(len(self.is_thing), 4, dtype=torch.float64)
-        self.add_state("counts", zeros, dist_reduce_fx="sum")
+        if dilation_ratio is not None and not 0 < dilation_ratio < 1:
+            raise ValueError(f"The dilation ratio of boundaries is {dilation_ratio} but must lie between 0 and 1.")
+        self.is_thing, self.dilation_ratio = tuple(map(bool, is_thing)), dilation_ratio
+        for name, columns in (("iou", 2), ("found", 3)):
+            zeros = torch.zeros(len(self.is_thing), columns, dtype=torch.int64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(self, predictions: Sequence[PanopticMap], ground_truths: Sequence[Sample]) -> None:
         """Count the segments of some images.
@@ -82,12 +84,19 @@ class PanopticQuality(Metric):
             ValueError: maps of different size; a prediction whose map and segments disagree; an unknown label.
         """
         for prediction, truth in zip(predictions, ground_truths, strict=True):
-            counts = count_segments(prediction, truth, len(self.is_thing))
-            self.counts += torch.as_tensor(counts, device=self.counts.device)
+            iou, found = count_segments(prediction, truth, len(self.is_thing), self.dilation_ratio)
+            self.iou += torch.as_tensor(iou, device=self.iou.device)
+            self.found += torch.as_tensor(found, device=self.found.device)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(K, 4) float64: sum of IoU, true positives, false positives, false negatives."""
+        sums = [(high << _LOW) + low for high, low in self.iou.tolist()]  # exact: Python's integers are unbounded
+        return np.column_stack([[total / 2**_MANTISSA for total in sums], self.found.cpu().numpy()])
 
     def compute(self) -> PanopticQualityResult:
         """The quality of all images so far, on all ranks."""
-        counts = self.counts.cpu().numpy()
+        counts = self.counts
         thing = np.array(self.is_thing, dtype=bool)
         return PanopticQualityResult(
             all=_quality(counts),
@@ -106,83 +115,82 @@ def _quality(counts: np.ndarray) -> Quality:
     return Quality(pq, sq, rq, int(tp.sum()), int(fp.sum()), int(fn.sum()))
 
 
-def count_segments(prediction: PanopticMap, truth: Sample, num_classes: int) -> np.ndarray:
-    """The counts (K, 4) of one image: sum of IoU, true positives, false positives, false negatives per class."""
-    name = str(truth.file_name or truth.image_id)
-    truth_ids, predicted_ids, areas = _overlaps(truth.segment_map, prediction.segment_map.cpu().numpy(), name)
-    true, predicted = _Table(truth.segments), _Table(prediction.segments)
-    _check(true, predicted, predicted_ids, num_classes, name)
-    row, column = true.index(truth_ids), predicted.index(predicted_ids)  # −1 = no segment
-    true_area, predicted_area = true.sums(row, areas), predicted.sums(column, areas)
-    on_void = predicted.sums(np.where(truth_ids == 0, column, -1), areas)
+def count_segments(
+    prediction: PanopticMap, truth: Sample, num_classes: int, dilation_ratio: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The counts of one image per class: IoU (K, 2) as in `PanopticQuality.iou`; true positives, false positives and
+    false negatives (K, 3)."""
+    predicted_map = prediction.segment_map.cpu().numpy()
+    check_size(truth, predicted_map.shape)
+    pairs = _Pairs(truth.segment_map, predicted_map, Table(truth.segments), Table(prediction.segments))
+    true, predicted = pairs.true, pairs.predicted
+    check_segments(prediction, pairs.predicted_ids, truth)
+    check_labels(np.concatenate([true.label, predicted.label]), num_classes, truth)
 
-    pair = (row >= 0) & (column >= 0)
-    row, column, overlap = row[pair], column[pair], areas[pair]
+    row, column = pairs.row, pairs.column
+    iou = pairs.iou
+    if dilation_ratio is not None:
+        width = boundary_width(predicted_map.shape, dilation_ratio)
+        edges, predicted_edges = only_boundary(truth.segment_map, width), only_boundary(predicted_map, width)
+        iou = np.minimum(iou, _Pairs(edges, predicted_edges, true, predicted).iou_of(row, column))
     same = true.label[row] == predicted.label[column]
-    iou = overlap / (predicted_area[column] + true_area[row] - overlap - on_void[column])
     match = same & ~true.crowd[row] & (iou > 0.5)
 
     # Of several crowd segments of one class the published evaluation knows only the last one.
     last_crowd = {label: i for i, label in enumerate(true.label.tolist()) if true.crowd[i]}
     on_crowd = same & np.isin(row, list(last_crowd.values()))
-    ignored = on_void + predicted.sums(np.where(on_crowd, column, -1), overlap)
+    ignored = pairs.on_void + predicted.sums(np.where(on_crowd, column, -1), pairs.shared)
 
     missed = ~true.crowd
     missed[row[match]] = False
-    false = ignored <= 0.5 * predicted_area
+    false = ignored <= 0.5 * pairs.predicted_area
     false[column[match]] = False
-    counts = np.zeros((num_classes, 4))
-    np.add.at(counts[:, 0], true.label[row[match]], iou[match])
-    for kind, labels in enumerate((true.label[row[match]], predicted.label[false], true.label[missed]), start=1):
-        counts[:, kind] = np.bincount(labels, minlength=num_classes)
-    return counts
+    units = np.ldexp(iou[match], _MANTISSA).astype(np.int64)  # exact: a float64 in (½, 1] has no finer digits
+    sums = np.zeros((num_classes, 2), dtype=np.int64)
+    np.add.at(sums, true.label[row[match]], np.stack([units >> _LOW, units & ((1 << _LOW) - 1)], 1))
+    kinds = (true.label[row[match]], predicted.label[false], true.label[missed])
+    return sums, np.stack([np.bincount(labels, minlength=num_classes) for labels in kinds], 1)
 
 
-class _Table:
-    """Segments as arrays, to be found by id."""
+class _Pairs:
+    """The pairs of a true and a predicted segment (`row`, `column` of their tables) that share pixels, the number of
+    `shared` pixels, and the segments' areas; all (pairs,) or as long as a table."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.ids = np.array([s.id for s in segments], dtype=np.int64)
-        self.label = np.array([s.label for s in segments], dtype=np.int64)
-        self.crowd = np.array([s.crowd for s in segments], dtype=bool)
-        self.order = np.argsort(self.ids, kind="stable")
+    def __init__(self, true_map: np.ndarray, predicted_map: np.ndarray, true: Table, predicted: Table) -> None:
+        self.true, self.predicted = true, predicted
+        true_ids, self.predicted_ids, areas = overlaps(true_map, predicted_map)
+        row, column = true.index(true_ids), predicted.index(self.predicted_ids)  # −1 = no segment
+        self.true_area, self.predicted_area = true.sums(row, areas), predicted.sums(column, areas)
+        self.on_void = predicted.sums(np.where(true_ids == 0, column, -1), areas)
+        pair = (row >= 0) & (column >= 0)
+        self.row, self.column, self.shared = row[pair], column[pair], areas[pair]
 
-    def index(self, ids: np.ndarray) -> np.ndarray:
-        """Where each of `ids` stands in the table; −1 if nowhere."""
-        if not len(self.ids):
-            return np.full(len(ids), -1)
-        place = np.searchsorted(self.ids, ids, sorter=self.order).clip(max=len(self.ids) - 1)
-        found = self.order[place]
-        return np.where(self.ids[found] == ids, found, -1)
+    @property
+    def iou(self) -> np.ndarray:
+        """IoU of each pair, what the prediction covers of void left out of the union."""
+        union = self.true_area[self.row] + (self.predicted_area - self.on_void)[self.column] - self.shared
+        return self.shared / union
 
-    def sums(self, index: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Sum of `values` per segment; those at index −1 are left out."""
-        return np.bincount(index + 1, values, minlength=len(self.ids) + 1)[1:]
-
-
-def _check(true: _Table, predicted: _Table, predicted_ids: np.ndarray, num_classes: int, name: str) -> None:
-    described, drawn = set(predicted.ids.tolist()), set(predicted_ids.tolist()) - {0}
-    if described != drawn:
-        odd = min(described ^ drawn)
-        where = "its segments but not in its map" if odd in described else "its map but not among its segments"
-        raise ValueError(f"The prediction for {name} has segment {odd} in {where}: both must list the same ids.")
-    labels = np.concatenate([true.label, predicted.label])
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError(f"{name} has a label outside 0 … {num_classes - 1}: give metric and data the same categories.")
+    def iou_of(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """IoU of any pairs; 0 for those that share nothing."""
+        table = np.zeros((len(self.true.ids), len(self.predicted.ids)))
+        table[self.row, self.column] = self.iou
+        return table[row, column]
 
 
-def _overlaps(truth: np.ndarray, predicted: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every pair of ids that share a pixel: true ids, predicted ids, shared pixels (float64), each (pairs,).
+def boundary_width(size: Sequence[int], dilation_ratio: float) -> int:
+    """Pixels d from a contour that count as boundary in an image (H, W); at least one."""
+    return max(1, round(dilation_ratio * math.hypot(*size)))
 
-    Maps consist of runs of equal pixels, so only the runs are sorted: some thousands instead of H·W.
+
+def only_boundary(segment_map: np.ndarray, width: int) -> np.ndarray:
+    """A segment map (H, W) whose pixels further than `width` from a contour are −1; 0 stays.
+
+    A pixel is inside if the square of 2·`width` + 1 around it holds nothing but its own segment, so a minimum and a
+    maximum over that square tell all segments at once.
     """
-    if truth.shape != predicted.shape:
-        raise ValueError(
-            f"The prediction for {name} has size {predicted.shape}, its ground truth {truth.shape}: "
-            "resize the prediction to the original size first."
-        )
-    key = truth.astype(np.int64).ravel() << 32 | predicted.astype(np.int64).ravel()
-    starts = np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1])
-    pairs, inverse = np.unique(key[starts], return_inverse=True)
-    areas = np.bincount(inverse, np.diff(starts, append=len(key)), minlength=len(pairs))
-    return pairs >> 32, pairs & 0xFFFFFFFF, areas
+    low = high = segment_map
+    for axis in (0, 1):
+        low = minimum_filter1d(low, 2 * width + 1, axis, mode="constant", cval=0)  # 0: beyond the image is outside
+        high = maximum_filter1d(high, 2 * width + 1, axis, mode="constant", cval=0)
+    return np.where((low == high) & (segment_map != 0), -1, segment_map)

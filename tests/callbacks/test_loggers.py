@@ -74,7 +74,7 @@ def test_wandb_has_metrics_panels_and_a_table_per_class(run: dict[str, Any]) -> 
     assert all((run["files"] / panel).is_file() for panel in panels)
     tables = [row["val/per_class.path"] for row in history if "val/per_class.path" in row]
     table = json.loads((run["files"] / tables[-1]).read_text())
-    assert table["columns"] == ["class", "PQ", "SQ", "RQ", "TP", "FP", "FN"]
+    assert table["columns"] == ["class", "pq", "sq", "rq", "tp", "fp", "fn"]
     assert [row[0] for row in table["data"][:3]] == ["all", "things", "stuff"]
     assert table["data"][0][1] == pytest.approx(scores[-1])
 

@@ -74,7 +74,7 @@ def test_equals_recorded() -> None:
 @given(seed=st.integers(0, 2**31), start=st.integers(0, 18))
 def test_ids_and_order_do_not_matter(seed: int, start: int) -> None:
     pairs = recorded()[start : start + 4]
-    torch.testing.assert_close(measure([relabel(p, seed) for p in pairs]).counts, measure(pairs).counts)
+    np.testing.assert_array_equal(measure([relabel(p, seed) for p in pairs]).counts, measure(pairs).counts)
 
 
 @st.composite
@@ -139,10 +139,12 @@ def test_the_truth_scores_100(pair: Pair) -> None:
 @settings(max_examples=20, deadline=None)
 @given(pairs=st.lists(images(), min_size=2, max_size=6), cut=st.integers(1, 5))
 def test_ranks_add_up(pairs: list[Pair], cut: int) -> None:
-    halves = [measure(part, [True] * 4) for part in (pairs[:cut], pairs[cut:])]
-    reduce = halves[0]._reductions["counts"]
-    both = reduce(torch.stack([half.counts for half in halves]))
-    torch.testing.assert_close(both, measure(pairs, [True] * 4).counts)
+    halves = [measure(part, [True] * 4) for part in (pairs[cut:], pairs[:cut])]
+    both = PanopticQuality([True] * 4)
+    for state in ("iou", "found"):
+        reduce = both._reductions[state]
+        setattr(both, state, reduce(torch.stack([getattr(half, state) for half in halves])))
+    np.testing.assert_array_equal(both.counts, measure(pairs, [True] * 4).counts)
 
 
 def test_nothing_predicted_misses_everything() -> None:
@@ -162,9 +164,6 @@ def test_classes_that_never_occur_are_left_out() -> None:
     seen = [q for q in result.per_class if q.tp + q.fp + q.fn]
     assert 0 < len(seen) < len(IS_THING)
     assert result.all.pq == pytest.approx(np.mean([q.pq for q in seen]))
-    rows = result.rows([str(i) for i in range(len(IS_THING))])
-    assert [row.name for row in rows[:3]] == ["all", "things", "stuff"]
-    assert len(rows) == 3 + len(seen)
 
 
 def test_result_is_plain_data() -> None:

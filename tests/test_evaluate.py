@@ -1,0 +1,129 @@
+"""evaluate.py as a user calls it: on one and on two processes, with options over those of the checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+import evaluate
+from conftest import run_python
+from kmax.config import compose_config, evaluation_config, resolve
+from kmax.data import ShapesDataset
+from kmax.data.datamodule import PanopticDataModule
+from kmax.data.training import Augmentation
+
+LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
+OPTIONS = tuple(f"inference.{option}" for option in LOOSE)
+ONE_CORE = {"OMP_NUM_THREADS": "1"}
+
+
+def run(checkpoint: Path, folder: Path, *options: str) -> tuple[dict, str]:
+    arguments = [f"ckpt={checkpoint}", f"hydra.run.dir={folder}", "strategy.num_workers=0", *options]
+    result = run_python("evaluate.py", *arguments, **ONE_CORE)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / "metrics.json").read_text()), result.stdout
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str, Path]:
+    folder = tmp_path_factory.mktemp("one")
+    return *run(tiny_checkpoint, folder, "dataset.val.length=7", *OPTIONS), folder
+
+
+def test_one_table_and_two_files(one_process: tuple[dict, str, Path]) -> None:
+    metrics, printed, folder = one_process
+    assert f"PQ {metrics['all']['pq']:.2f}" in printed
+    for title in ("PQ", "SQ", "RQ", "mIoU", "AP", "AP50", "boundary", "pixel accuracy", "AP small"):
+        assert title in printed
+    assert metrics["all"]["miou"] > 0
+    assert metrics["all"]["tp"] + metrics["all"]["fp"] > 7
+    assert metrics["inference"]["thing_threshold"] == 0
+    assert metrics["inference"]["stuff_threshold"] == 0
+    assert [row["name"] for row in metrics["per_class"]][:2] == ["circle", "square"]
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["name"] for row in rows] == ["all", "things", "stuff", *(row["name"] for row in metrics["per_class"])]
+    assert float(rows[0]["miou"]) == metrics["all"]["miou"]
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_two_processes_print_and_save_the_same_digits(
+    one_process: tuple[dict, str, Path], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Seven images on two processes: one has four, the other three."""
+    two = ("strategy.accelerator=cpu", "strategy.devices=2", "strategy.strategy=ddp", "save_predictions=true")
+    metrics, printed = run(tiny_checkpoint, tmp_path, "dataset.val.length=7", *two, *OPTIONS)
+    expected, expected_print, _ = one_process
+    assert metrics == expected
+    table = [line for line in printed.splitlines() if line.split()[:1] in (["all"], ["things"], ["circle"])]
+    assert len(table) == 3
+    assert all(line in expected_print for line in table)
+    written = json.loads((tmp_path / "predictions/panoptic.json").read_text())["annotations"]
+    assert sorted(entry["image_id"] for entry in written) == list(range(7))
+
+
+def test_test_time_options_and_a_choice_of_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ("inference.flip=true", "inference.scales=[0.75,1,1.25]", "inference.pad=false")
+    metrics, printed = run(tiny_checkpoint, tmp_path, *options, "metrics=[miou,pq]", "limit=2")
+    assert set(metrics["all"]) == {"pq", "sq", "rq", "tp", "fp", "fn", "miou", "pixel_accuracy"}
+    assert metrics["inference"]["scales"] == [0.75, 1.0, 1.25]
+    assert metrics["inference"]["overlap"] == 0.8
+    assert "AP" not in printed
+
+
+def merged(checkpoint: Path, *overrides: str) -> dict:
+    return evaluation_config(resolve(compose_config(None, f"ckpt={checkpoint}", *overrides, root="evaluate")))
+
+
+def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> None:
+    config = merged(
+        tiny_checkpoint,
+        "inference.overlap=0.5",
+        "dataset.inference.alpha=2",
+        "dataset.val.length=3",
+        "inference.flip=on",
+    )
+    inference = config["dataset"]["inference"]
+    assert (inference["overlap"], inference["alpha"], inference["flip"]) == (0.5, 2.0, True)
+    assert (inference["thing_threshold"], inference["stuff_threshold"]) == (0.4, 0.4)  # of the shapes
+    assert config["dataset"]["val"]["length"] == 3
+    assert config["dataset"]["val"]["seed"] == 2
+    assert config["trainer"]["val_metrics"] == ["pq", "miou", "ap", "boundary_pq"]
+
+
+@pytest.mark.parametrize("devices", [1, 3, 5])
+def test_any_number_of_devices_will_do(tiny_checkpoint: Path, devices: int) -> None:
+    config = merged(tiny_checkpoint, f"strategy.devices={devices}", "strategy.accelerator=cpu")
+    assert config["dataset"]["batch_size"] == devices
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("dataset.sise=[3,3]", "dataset: Key 'sise' not in 'DatasetConfig'. Known keys: name, root"),
+        ("dataset.inference.flp=true", "inference: Key 'flp' not in 'InferenceConfig'. Known keys: alpha, beta"),
+        ("dataset.inference.flip=perhaps", "inference: Value 'perhaps' is not a valid bool"),
+    ],
+)
+def test_what_the_checkpoint_does_not_know_is_named(tiny_checkpoint: Path, override: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.py") as caught:
+        merged(tiny_checkpoint, override)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["inference.flp=true", "inference.overlap=high", "inference.scales=[a]"])
+def test_a_typo_fails_at_composition(tiny_checkpoint: Path, override: str) -> None:
+    with pytest.raises(ConfigCompositionException) as caught:
+        merged(tiny_checkpoint, override)
+    assert override.split("=")[0] in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_limit_counts_images() -> None:
+    datamodule = PanopticDataModule(lambda: ShapesDataset(9), lambda: ShapesDataset(9), Augmentation((65, 65)), 1)
+    evaluate.use_first_images(datamodule, 4)
+    assert len(datamodule.val()) == 4
+    with pytest.raises(ValueError, match="limit=0 leaves no image"):
+        evaluate.use_first_images(datamodule, 0)
