@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,12 @@ from pathlib import Path
 
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 
 from kmax import build_model
+from kmax.data import CocoPanoptic
+from kmax.data.training import Augmentation, TrainingSet, single_threaded
 from kmax.losses import Criterion
 from kmax.postprocess import Sizes, Thresholds, panoptic
 from kmax.structures import Output, Prediction, Target
@@ -120,8 +125,34 @@ def training_step(size: int = 257, batch: int = 2) -> Benchmark:
     return Benchmark(title, step, reference=reference, unit="steps of a ResNet-50 classifier")
 
 
+def training_input(size: int = 1281, draws: int = 50) -> Benchmark:
+    """Training images on one core: decode, crop and resize, colour jitter, copy-paste, targets.
+
+    Raises:
+        FileNotFoundError: there are no files of COCO; `KMAX_SAMPLE_DATA` names a folder with `coco128/`.
+    """
+    root = Path(os.environ.get("KMAX_SAMPLE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "coco128"
+    folder = root / "annotations" / "panoptic_train2017"
+    dataset = CocoPanoptic(root / "train2017", folder, folder.with_suffix(".json"))
+    training = TrainingSet(dataset, Augmentation((size, size), (0.2, 2.0), min_labelled_pixels=4096), seed=0)
+    files = [file.read_bytes() for file in sorted((root / "train2017").iterdir())[:draws]]
+    single_threaded()
+
+    def step() -> None:
+        for index in range(draws):
+            training[0, index]
+
+    def decode() -> None:
+        for content in files:
+            Image.open(io.BytesIO(content)).load()
+
+    title = f"input, {draws} training images of {size} × {size} from COCO"
+    return Benchmark(title, step, reference=decode, unit=f"× PIL decoding {draws} JPEG")
+
+
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "criterion": criterion,
+    "input": training_input,
     "postprocess": postprocess,
     "training_step": training_step,
 }
@@ -170,7 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     factors = torch.randn(2, 2048, 2048)
     for name in options.names or BENCHMARKS:
-        benchmark = BENCHMARKS[name]()
+        try:
+            benchmark = BENCHMARKS[name]()
+        except FileNotFoundError as error:
+            print(f"{name}: left out. {error}")
+            continue
         reference = benchmark.reference or (lambda: factors[0] @ factors[1])
         memory_used = peak_memory(benchmark.step) - benchmark.allowance  # in the first call, which also warms up
         unit = best_time(reference, 10)

@@ -13,11 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kmax.categories import Categories, load_categories
 from kmax.data.places import Places, ade20k, at, cityscapes
+from kmax.data.segment_maps import positions, present
 from kmax.data.storage import Folder
 from kmax.structures import Sample, Segment
 
@@ -34,8 +36,9 @@ def read_image(folder: Folder, name: str) -> Image.Image:
         UnreadableImageError: the file is truncated or no image.
     """
     try:
-        with Image.open(io.BytesIO(folder.read(name))) as image:
-            return image.convert("RGB")
+        image = Image.open(io.BytesIO(folder.read(name)))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError:
         raise
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
@@ -49,8 +52,10 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.
     """
-    rgb = np.asarray(read_image(folder, name)).astype(np.int32)
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    pixels = cv2.imdecode(np.frombuffer(folder.read(name), np.uint8), cv2.IMREAD_COLOR)  # refuses any damage
+    if pixels is None:
+        raise UnreadableImageError(f"The PNG {folder.where(name)} is damaged: prepare or unpack it again.")
+    return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & 0xFFFFFF).view(np.int32)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class CocoPanoptic:
             )
         content = _read_json(places.annotation_file)
         self._index = _build_index(content, categories.label_of, places.annotation_file, subset)
+        self._checked = np.zeros(len(self), bool)
 
     def __len__(self) -> int:
         return len(self._index.image_id)
@@ -138,7 +144,9 @@ class CocoPanoptic:
                 f"{image.shape[1]}×{image.shape[0]}: the annotations belong to other images."
             )
         segments = self._segments(index)
-        _check(segment_map, segments, where, self.places.annotation_file)
+        if not self._checked[index]:  # once per process: the files stay as they are
+            _check(segment_map, segments, where, self.places.annotation_file)
+            self._checked[index] = True
         return Sample(image, segment_map, segments, image_id, image_name)
 
     def _segments(self, index: int) -> tuple[Segment, ...]:
@@ -174,6 +182,9 @@ class ADE20KPanoptic(CocoPanoptic):
 
 
 def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: str, annotation_file: Path) -> None:
+    place = positions(segment_map, [segment.id for segment in segments])
+    if np.count_nonzero(place) == np.count_nonzero(segment_map) and len({0, *present(place)}) == len(segments) + 1:
+        return
     in_png = set(np.unique(segment_map).tolist()) - {0}
     in_json = {segment.id for segment in segments}
     if in_png != in_json:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
-from kmax.data.transforms import drop_hidden, pad
+from kmax.data.segment_maps import lookup, positions, smallest_dtype
+from kmax.data.transforms import pad, pad_array
 from kmax.structures import Sample, Segment
 
 
@@ -25,9 +27,7 @@ class Canvas:
 def to_canvas(sample: Sample, size: tuple[int, int]) -> Canvas:
     """Pad image and segment map to `size`."""
     image, valid = pad(sample.image, size)
-    segment_map = np.zeros(size, np.int32)
-    segment_map[: sample.segment_map.shape[0], : sample.segment_map.shape[1]] = sample.segment_map
-    return Canvas(replace(sample, image=image, segment_map=segment_map), valid)
+    return Canvas(replace(sample, image=image, segment_map=pad_array(sample.segment_map, size)), valid)
 
 
 def choose_segments(sample: Sample, is_thing: Sequence[bool], rng: np.random.Generator) -> tuple[Segment, ...]:
@@ -40,7 +40,7 @@ def choose_segments(sample: Sample, is_thing: Sequence[bool], rng: np.random.Gen
 def paste(below: Canvas, above: Canvas, chosen: Sequence[Segment], is_thing: Sequence[bool]) -> Canvas:
     """Lay the `chosen` segments of one canvas, with their pixels, over another of the same size.
 
-    Pasted stuff joins stuff of the same class; what is covered altogether is dropped.
+    Pasted stuff joins stuff of the same class; what is covered altogether stays in the table.
     """
     if not chosen:
         return below
@@ -48,19 +48,17 @@ def paste(below: Canvas, above: Canvas, chosen: Sequence[Segment], is_thing: Seq
     stuff = {s.label: s.id for s in base.segments if not is_thing[s.label] and not s.crowd}
     next_id = max((segment.id for segment in base.segments), default=0) + 1
     new: list[Segment] = []
-    table = np.zeros(max(segment.id for segment in source.segments) + 1, np.int32)
+    targets: list[int] = []
     for segment in chosen:
         target = stuff.get(segment.label) if not is_thing[segment.label] else None
         if target is None:
             target, next_id = next_id, next_id + 1
             new.append(replace(segment, id=target))
-        table[segment.id] = target
-    pasted = table[source.segment_map]
-    mask = pasted > 0
-    sample = replace(
-        base,
-        image=np.where(mask[..., None], source.image, base.image),
-        segment_map=np.where(mask, pasted, base.segment_map),
-        segments=(*base.segments, *new),
-    )
-    return Canvas(drop_hidden(sample), below.valid | mask)
+        targets.append(target)
+    place = positions(source.segment_map, [segment.id for segment in chosen])
+    pasted = lookup(np.array([0, *targets], smallest_dtype(next_id)), place)
+    mask = (pasted > 0).view(np.uint8)
+    segment_map = cv2.copyTo(pasted, mask, base.segment_map.astype(pasted.dtype))
+    image = cv2.copyTo(source.image, mask, base.image.copy())
+    sample = replace(base, image=image, segment_map=segment_map, segments=(*base.segments, *new))
+    return Canvas(sample, below.valid | mask.view(bool))

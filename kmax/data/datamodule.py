@@ -20,6 +20,7 @@ from kmax.data.training import (
     TrainingSet,
     collate_evaluation,
     collate_training,
+    single_threaded,
 )
 
 
@@ -90,6 +91,7 @@ class PanopticDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
+            "worker_init_fn": single_threaded,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": isinstance(accelerator, CUDAAccelerator),
             # Of its own: to start workers must not move on the random numbers that training draws from.

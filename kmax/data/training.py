@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from kmax.categories import Categories
 from kmax.data.coco import UnreadableImageError
 from kmax.data.copy_paste import Canvas, choose_segments, paste, to_canvas
+from kmax.data.segment_maps import compact
 from kmax.data.targets import make_target
-from kmax.data.transforms import draw_window, jitter_color, resize_and_pad, transform_sample
+from kmax.data.transforms import draw_window, drop_hidden, jitter_color, resize_and_pad, transform_sample
 from kmax.structures import VOID, Batch, Sample, Target
 
 MAX_TRIES = 50
@@ -109,10 +111,10 @@ class TrainingSet(Dataset):
             return canvas
         other = self._augmented(int(rng.integers(len(self.dataset))), 0.5, rng)
         is_thing = self.dataset.categories.is_thing
-        return paste(canvas, other, choose_segments(other.sample, is_thing, rng), is_thing)
+        return paste(canvas, other, choose_segments(drop_hidden(other.sample), is_thing, rng), is_thing)
 
     def _augmented(self, index: int, factor: float, rng: np.random.Generator) -> Canvas:
-        options, sample = self.augmentation, self.dataset[index]
+        options, sample = self.augmentation, compact(self.dataset[index])
         scale = (options.scale[0] * factor, options.scale[1] * factor)
         image_size = (sample.image.shape[0], sample.image.shape[1])
         sample = transform_sample(sample, draw_window(image_size, options.size, scale, options.flip, rng))
@@ -215,6 +217,11 @@ class TrainingLoader(DataLoader):
     def _batch(self) -> int:
         assert self.batch_size is not None, "given to the constructor"
         return self.batch_size
+
+
+def single_threaded(worker_id: int = 0) -> None:
+    """Let a DataLoader's worker use one core; OpenCV's own threads would not survive a fork either."""
+    cv2.setNumThreads(0)
 
 
 class StridedSampler(Sampler[int]):

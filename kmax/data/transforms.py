@@ -1,16 +1,18 @@
 """Augmentation of one sample: large-scale jitter, colour jitter, crop and flip; resizing for evaluation.
 
-Decided first, computed afterwards: `draw_window` draws the numbers, and only the part of the image that survives the
-crop is resized. Letters: H×W size of the crop.
+Decided first, computed afterwards: `draw_window` draws the numbers, and where an image shrinks only the part that
+survives the crop is resized. Letters: H×W size of the crop.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from kmax.data.segment_maps import present
 from kmax.structures import Sample
 
 
@@ -45,30 +47,40 @@ def draw_window(
     return Window((height, width), crop, bool(flip and rng.random() < 0.5))
 
 
-def resize_crop(array: np.ndarray, window: Window, resample: Image.Resampling) -> np.ndarray:
-    """The window of an array (h, w) or (h, w, 3), resized once.
+def resize_image(image: np.ndarray, window: Window) -> np.ndarray:
+    """The window of an image (h, w, 3), bilinear, smoothed where it shrinks.
 
     Equals resizing the whole and cropping, up to the rounding of the filter.
     """
-    height, width = array.shape[:2]
+    height, width = image.shape[:2]
     top, left, crop_height, crop_width = window.crop
-    y, x = height / window.resized[0], width / window.resized[1]
-    box = (left * x, top * y, min((left + crop_width) * x, width), min((top + crop_height) * y, height))
-    resized = np.asarray(Image.fromarray(array).resize((crop_width, crop_height), resample, box=box))
-    return np.ascontiguousarray(resized[:, ::-1]) if window.flip else resized
+    if window.resized[0] >= height and window.resized[1] >= width:
+        whole = cv2.resize(image, window.resized[::-1], interpolation=cv2.INTER_LINEAR)
+        resized = whole[top : top + crop_height, left : left + crop_width]
+    else:
+        y, x = height / window.resized[0], width / window.resized[1]
+        box = (left * x, top * y, min((left + crop_width) * x, width), min((top + crop_height) * y, height))
+        resized = np.asarray(Image.fromarray(image).resize((crop_width, crop_height), Image.Resampling.BILINEAR, box))
+    return cv2.flip(resized, 1) if window.flip else resized
+
+
+def resize_map(segment_map: np.ndarray, window: Window) -> np.ndarray:
+    """The window of a map (h, w): the nearest pixel's value."""
+    top, left, crop_height, crop_width = window.crop
+    whole = cv2.resize(segment_map, window.resized[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    cut = whole[top : top + crop_height, left : left + crop_width]
+    return cv2.flip(cut, 1) if window.flip else cut
 
 
 def transform_sample(sample: Sample, window: Window) -> Sample:
-    """Image (bilinear) and segment map (nearest) of a sample through a window; segments that vanish are dropped."""
-    image = resize_crop(sample.image, window, Image.Resampling.BILINEAR)
-    segment_map = resize_crop(sample.segment_map, window, Image.Resampling.NEAREST)
-    return drop_hidden(replace(sample, image=image, segment_map=segment_map))
+    """Image (bilinear) and segment map (nearest) of a sample through a window; its table stays as it is."""
+    return replace(sample, image=resize_image(sample.image, window), segment_map=resize_map(sample.segment_map, window))
 
 
 def drop_hidden(sample: Sample) -> Sample:
     """The sample without the segments that have no pixel."""
-    present = set(np.unique(sample.segment_map).tolist())
-    return replace(sample, segments=tuple(segment for segment in sample.segments if segment.id in present))
+    visible = set(present(sample.segment_map))
+    return replace(sample, segments=tuple(segment for segment in sample.segments if segment.id in visible))
 
 
 def jitter_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -82,36 +94,38 @@ def jitter_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     gain, bias = (contrast, contrast * brightness) if contrast_first else (1.0, brightness)
     image = _affine(image, gain, bias)
     if saturation != 1.0 or hue:
-        image = _hue_saturation(image, hue / 180, saturation)
+        image = _hue_saturation(image, hue, saturation)
     return image if contrast_first else _affine(image, contrast, 0.0)
 
 
 def _affine(image: np.ndarray, gain: float, bias: float) -> np.ndarray:
-    """gain · image + bias through a table of 256 values."""
-    if gain == 1.0 and bias == 0.0:
-        return image
-    table = np.clip(np.rint(np.arange(256) * gain + bias), 0, 255).astype(np.uint8)
-    return table[image]
+    """gain · image + bias, rounded and clipped to 0 … 255."""
+    return image if gain == 1.0 and bias == 0.0 else cv2.addWeighted(image, gain, image, 0.0, bias)
 
 
 def _hue_saturation(image: np.ndarray, turn: float, saturation: float) -> np.ndarray:
-    """Hue turned by a part of the circle and saturation scaled, in HSV."""
-    steps = np.arange(256)
-    tables = [
-        (steps + round(turn * 256)) % 256,
-        np.clip(np.rint(steps * saturation), 0, 255),
-        steps,
-    ]
-    hsv = Image.fromarray(image).convert("HSV").point([int(v) for table in tables for v in table])
-    return np.asarray(hsv.convert("RGB"))
+    """Hue turned by so many of 180 steps, |turn| < 76, and saturation scaled, in HSV."""
+    # A byte holds 180 + turn, and the way back takes it modulo 180. A negative turn is a positive one of the mirrored
+    # circle, which is what exchanging red and blue makes of it.
+    there, back = (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB) if turn >= 0 else (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR)
+    change = np.array([[1, 0, 0, abs(turn)], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
+    return cv2.cvtColor(cv2.transform(cv2.cvtColor(image, there), change), back)
 
 
 def pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """An image (h, w, 3) at the top left of (H, W, 3), and the mask (H, W) of its pixels."""
     height, width = image.shape[:2]
-    padded, valid = np.zeros((*size, 3), np.uint8), np.zeros(size, bool)
-    padded[:height, :width], valid[:height, :width] = image, True
-    return padded, valid
+    valid = np.zeros(size, bool)
+    valid[:height, :width] = True
+    return pad_array(image, size), valid
+
+
+def pad_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An array (h, w, …) at the top left of (H, W, …) zeros, which are written only where they are seen."""
+    height, width = array.shape[:2]
+    padded = np.empty((*size, *array.shape[2:]), array.dtype)
+    padded[:height, :width], padded[height:], padded[:height, width:] = array, 0, 0
+    return padded
 
 
 def resize_and_pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

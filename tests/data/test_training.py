@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kmax.data import ShapesDataset, UnreadableImageError
+from kmax.data.copy_paste import choose_segments
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.targets import make_target
 from kmax.data.training import (
@@ -19,6 +23,7 @@ from kmax.data.training import (
     collate_evaluation,
     collate_training,
 )
+from kmax.data.transforms import draw_window, jitter_color
 from kmax.structures import Sample, Segment
 
 OPTIONS = Augmentation(size=(65, 97), scale=(0.5, 2.0), min_labelled_pixels=50)
@@ -149,3 +154,63 @@ def test_loaders_with_workers_equal_loaders_without() -> None:
         return next(iter(module.train_dataloader())).images
 
     assert torch.equal(first(0), first(2))
+
+
+def plainly(dataset: ShapesDataset, options: Augmentation, seed: int, epoch: int, index: int) -> tuple:
+    """A draw as the paper's pipeline makes it: everything at full size, masks, no short cut."""
+    rng = np.random.default_rng([seed, epoch, index])
+    is_thing = np.array(dataset.categories.is_thing)
+
+    def full_size(number: int, factor: float) -> tuple[np.ndarray, np.ndarray, Sample]:
+        sample = dataset[number]
+        window = draw_window(
+            sample.segment_map.shape, options.size, tuple(factor * s for s in options.scale), options.flip, rng
+        )
+        image = Image.fromarray(sample.image).resize(window.resized[::-1], Image.Resampling.BILINEAR)
+        ids = Image.fromarray(sample.segment_map.astype(np.int32)).resize(
+            window.resized[::-1], Image.Resampling.NEAREST
+        )
+        top, left, height, width = window.crop
+        cut = [np.asarray(a)[top : top + height, left : left + width] for a in (image, ids)]
+        if window.flip:
+            cut = [a[:, ::-1] for a in cut]
+        if options.color_jitter:
+            cut[0] = jitter_color(np.ascontiguousarray(cut[0]), rng)
+        padded = [np.zeros((*options.size, *a.shape[2:]), a.dtype) for a in cut]
+        for whole, part in zip(padded, cut, strict=True):
+            whole[:height, :width] = part
+        return padded[0], padded[1], sample
+
+    image, ids, below = full_size(index, 1.0)
+    masks = [(ids == s.id, s.label) for s in below.segments if not s.crowd]
+    if options.copy_paste:
+        source, other_ids, above = full_size(int(rng.integers(len(dataset))), 0.5)
+        visible = tuple(s for s in above.segments if (other_ids == s.id).any())
+        for segment in choose_segments(replace(above, segments=visible), is_thing.tolist(), rng):
+            mask = other_ids == segment.id
+            image = np.where(mask[..., None], source, image)
+            masks = [(old & ~mask, label) for old, label in masks]
+            same = [n for n, (_, label) in enumerate(masks) if label == segment.label and not is_thing[label]]
+            if same:
+                masks[same[0]] = (masks[same[0]][0] | mask, segment.label)
+            else:
+                masks.append((mask, segment.label))
+    cells = [(mask[::4, ::4], label) for mask, label in masks if mask[::4, ::4].any()]
+    return image, cells
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+@pytest.mark.parametrize("copy_paste", [False, True])
+def test_draws_equal_a_plain_full_size_pipeline(jitter: bool, copy_paste: bool) -> None:
+    dataset = ShapesDataset(12, seed=4)
+    options = Augmentation((129, 161), (0.3, 2.0), color_jitter=jitter, copy_paste=copy_paste)
+    training = TrainingSet(dataset, options, seed=5)
+    for index in range(12):
+        image, _, target = training[1, index]
+        expected, cells = plainly(dataset, options, 5, 1, index)
+        difference = np.abs(image.astype(int) - expected)
+        assert difference.mean() < (0.6 if jitter else 0.3)
+        assert jitter or difference.max() <= 2
+        assert len(target.labels) == len(cells)
+        found = {(label, (target.segment_map == n).numpy().tobytes()) for n, label in enumerate(target.labels.tolist())}
+        assert found == {(label, mask.tobytes()) for mask, label in cells}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +13,14 @@ from PIL import Image
 from kmax.data import ShapesDataset
 from kmax.data.transforms import (
     Window,
+    _hue_saturation,
     draw_window,
+    drop_hidden,
     fit,
     jitter_color,
     resize_and_pad,
-    resize_crop,
+    resize_image,
+    resize_map,
     transform_sample,
 )
 
@@ -40,26 +45,27 @@ def test_the_window_alone_equals_the_window_of_the_whole(index: int, seed: int) 
     top, left, height, width = window.crop
     whole = Image.fromarray(sample.image).resize(window.resized[::-1], Image.Resampling.BILINEAR)
     expected = np.asarray(whole)[top : top + height, left : left + width].astype(int)
-    actual = resize_crop(sample.image, window, Image.Resampling.BILINEAR)[:, :: -1 if window.flip else 1].astype(int)
+    actual = resize_image(sample.image, window)[:, :: -1 if window.flip else 1].astype(int)
     assert np.abs(actual - expected).max() <= 2
     assert actual.shape[0] <= 65
     assert actual.shape[1] <= 97
     nearest = Image.fromarray(sample.segment_map).resize(window.resized[::-1], Image.Resampling.NEAREST)
     cut = np.asarray(nearest)[top : top + height, left : left + width]
-    ours = resize_crop(sample.segment_map, window, Image.Resampling.NEAREST)[:, :: -1 if window.flip else 1]
+    ours = resize_map(sample.segment_map, window)[:, :: -1 if window.flip else 1]
     assert (ours == cut).mean() > 0.99
 
 
 def test_flipping_twice_is_nothing() -> None:
     image = DATASET[0].image
     size = (image.shape[0], image.shape[1])
-    flipped = resize_crop(image, Window(size, (0, 0, *size), True), Image.Resampling.BILINEAR)
+    flipped = resize_image(image, Window(size, (0, 0, *size), True))
     assert np.array_equal(flipped[:, ::-1], image)
 
 
 def test_a_segment_that_leaves_the_crop_leaves_the_table() -> None:
     sample = DATASET[1]
     cut = transform_sample(sample, Window((sample.image.shape[0], sample.image.shape[1]), (0, 0, 3, 3), False))
+    cut = drop_hidden(cut)
     assert {segment.id for segment in cut.segments} == set(np.unique(cut.segment_map)) - {0}
     assert len(cut.segments) < len(sample.segments)
 
@@ -87,3 +93,14 @@ def test_evaluation_pads_right_and_bottom() -> None:
     assert (padded[valid] == 255).all()
     assert (padded[~valid] == 0).all()
     assert resize_and_pad(image[:1, :1], (33, 33))[1].all()
+
+
+@pytest.mark.parametrize("turn", [-18.0, -7.5, 0.0, 7.5, 18.0])
+@pytest.mark.parametrize("saturation", [0.5, 1.0, 1.5])
+def test_hue_and_saturation_follow_their_definition(turn: float, saturation: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 13, 3), dtype=np.uint8)
+    actual = _hue_saturation(image, turn, saturation).reshape(-1, 3)
+    for pixel, found in zip(image.reshape(-1, 3), actual, strict=True):
+        hue, s, value = colorsys.rgb_to_hsv(*(pixel / 255))
+        expected = np.array(colorsys.hsv_to_rgb((hue + turn / 180) % 1, min(s * saturation, 1), value)) * 255
+        assert np.abs(found - expected).max() < 9  # a step of hue is 2°: at most 255 / 30
