@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,22 @@ PREFIX = "model."
 DATASETS = ("coco", "cityscapes", "ade20k")
 
 
-def convert(source: Path, target: Path, categories: Categories | None = None) -> Recognized:
+def convert(
+    source: Path, target: Path, categories: Categories | None = None, size: Sequence[int] | None = None
+) -> Recognized:
     """Translate a published checkpoint; nothing is written unless every entry has its place in the model.
+
+    Args:
+        categories: the classes, where their number tells no published dataset.
+        size: (H, W) that images are fitted into, where it is not the dataset's.
 
     Raises:
         FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
     """
     recognized = recognize(read_entries(source), categories)
     config = configuration(recognized)
+    if size:
+        config["dataset"]["size"] = list(size)
     with torch.device("meta"):
         own = model_from_config(config, recognized.categories.num_classes, pretrained=False).state_dict()
     problem = misfit(own, recognized.state)
@@ -118,7 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
         export_detectron2(source, target)
     else:
         categories = load_categories(arguments.categories) if arguments.categories else None
-        print(f"recognized: {convert(source, target, categories)}")
+        print(f"recognized: {convert(source, target, categories, arguments.size)}")
     print(f"wrote {target} ({target.stat().st_size / 2**20:.0f} MiB)")
 
 
@@ -132,7 +140,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--strip", action="store_true", help="leave weights and configuration of a run of ours only")
     mode.add_argument("--to-detectron2", action="store_true", help="write a checkpoint of ours for Detectron2")
-    mode.add_argument("--categories", metavar="FILE", help="classes of a checkpoint for a dataset that kmax lacks")
+    parser.add_argument("--categories", metavar="FILE", help="classes of a checkpoint for a dataset that kmax lacks")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size, if not the dataset's")
     return parser.parse_args(arguments)
 
 

@@ -22,7 +22,7 @@ from kmax.build import model_from_config
 from kmax.categories import load_categories
 from kmax.config import compose_config, conf_dir, resolve, run_or_explain
 
-PUBLISHED = ("coco", "cityscapes", "ade20k")
+DATASETS = ("coco", "cityscapes", "ade20k")
 
 
 class Cost(NamedTuple):
@@ -56,10 +56,12 @@ def cost(experiment: str, family: str | None = None, size: Sequence[int] | None 
 
 
 def published() -> list[str]:
-    """The experiments on the published datasets, and the TensorFlow twins of those that have one."""
-    names = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
-    names = [name for name in names if name.startswith(PUBLISHED)]
-    return [*names, *(f"{name}:deeplab2" for name in names if "resnet" in name or "convnext" in name)]
+    """The experiments of a published dataset with a backbone, and the TensorFlow twins of those that have one."""
+    folder = conf_dir() / "experiment"
+    backbones = sorted(file.stem for file in (conf_dir() / "backbone").glob("*.yaml"))
+    names = [f"{dataset}_{backbone}" for dataset in DATASETS for backbone in backbones]
+    names = [name for name in names if (folder / f"{name}.yaml").is_file()]
+    return [*names, *(f"{name}:deeplab2" for name in names if not name.endswith("max_s"))]
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -75,7 +75,10 @@ def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
     if wanted in (None, "never"):
         return None
     if wanted != "auto":
-        read_checkpoint(wanted)
+        if "optimizer_states" not in read_checkpoint(wanted):
+            raise ValueError(
+                f"{wanted} holds weights only, no run to go on with: start from them by init_from={wanted}."
+            )
         return Path(wanted)
     folder, damaged = config["callbacks"].get("resume", {}).get("folder"), []
     if folder is None:

@@ -17,10 +17,12 @@ import golden_tools
 import trees
 from conftest import ROOT, run_python
 from kmax.build import initialize_from, module_from_checkpoint, module_from_config, read_checkpoint
+from kmax.callbacks import checkpoint_to_resume
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
 from kmax.checkpoint.recognize import recognize
 from kmax.config import build_datamodule, build_trainer, compose_config, resolve
+from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.predictor import Predictor
 
@@ -106,6 +108,7 @@ def test_a_converted_checkpoint_predicts_what_the_model_predicts(small: KMaXDeep
 
 def test_evaluation_needs_nothing_but_the_file(converted: Path, tmp_path: Path) -> None:
     root = trees.cityscapes(tmp_path / "data", train=1)
+    prepare("cityscapes", Options(root))
     result = run_python(
         "evaluate.py", f"ckpt={converted}", f"dataset.root={root}", "+dataset.size=[257,513]", "strategy=cpu",
         f"hydra.run.dir={tmp_path / 'out'}",
@@ -193,7 +196,9 @@ def test_classes_of_another_dataset_are_named_by_a_file(tmp_path: Path, capsys: 
         convert(source, tmp_path / "ours.ckpt")
     convert(source, tmp_path / "ours.ckpt", "--categories", tmp_path / "mine.json")
     assert "7 classes (mine)" in capsys.readouterr().out
+    convert(source, tmp_path / "ours.ckpt", "--categories", tmp_path / "mine.json", "--size", 65, 97)
     module = module_from_checkpoint(tmp_path / "ours.ckpt")
+    assert module.config["dataset"]["size"] == [65, 97]
     assert module.categories.names == load_categories("coco").names[:7]
     with pytest.raises(ValueError, match="19 classes, but mine has 7"):
         recognize(meta(golden_tools.entries("cityscapes_r50")), module.categories)
@@ -248,6 +253,8 @@ def test_wrong_uses_get_one_sentence(tiny_checkpoint: Path, converted: Path, tmp
     for reader in (read_checkpoint, module_from_checkpoint):
         with pytest.raises(ValueError, match=r"scripts/convert_weights\.py"):
             reader(published)
+    with pytest.raises(ValueError, match="holds weights only, no run to go on with"):
+        checkpoint_to_resume({"resume": str(converted)})
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,92 @@
+"""Checkpoints of ours as model repositories of a hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.constants import CONFIG_NAME
+
+from kmax.checkpoint.own import (
+    CATEGORIES_KEY,
+    CONFIG_KEY,
+    FILE_IN_FOLDER,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+
+_CARD = """---
+{{ card_data }}
+---
+
+A k-means mask transformer (kMaX-DeepLab, arXiv 2207.04044) for panoptic segmentation, trained with kmax. The weights
+carry their configuration and classes:
+
+    python scripts/hub.py pull REPOSITORY model.safetensors
+    python evaluate.py ckpt=model.safetensors
+
+    kmax.Predictor.from_checkpoint("model.safetensors")("image.jpg")
+"""
+
+
+class SharedModel(
+    ModelHubMixin,
+    library_name="kmax",
+    tags=["panoptic-segmentation", "kmax-deeplab"],
+    pipeline_tag="image-segmentation",
+    paper_url="https://arxiv.org/abs/2207.04044",
+    model_card_template=_CARD,
+):
+    """A checkpoint that goes to a hub (`push_to_hub`), comes from one (`from_pretrained`), or is a local folder
+    (`save_pretrained`, `from_pretrained`). The folder itself is a checkpoint, too, for all that take one.
+
+    Args:
+        checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
+    """
+
+    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+        self.checkpoint = checkpoint
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> SharedModel:
+        """What a file of ours holds.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read_checkpoint`.
+        """
+        return cls(read_checkpoint(path))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_checkpoint(save_directory / FILE_IN_FOLDER, self.checkpoint)
+        carried = {key: self.checkpoint[key] for key in (CONFIG_KEY, CATEGORIES_KEY)}
+        text = json.dumps(carried, indent=1)
+        write_atomically(save_directory / CONFIG_NAME, lambda file: file.write_text(text))
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,
+    ) -> SharedModel:
+        if Path(model_id).is_dir():
+            return cls.from_checkpoint(model_id)
+        file = hf_hub_download(
+            model_id,
+            FILE_IN_FOLDER,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls.from_checkpoint(file)

@@ -1,0 +1,85 @@
+"""Share a checkpoint through a hub, or fetch one.
+
+    python scripts/hub.py push runs/demo/checkpoints/best.ckpt user/name --private
+    python scripts/hub.py pull user/name model.safetensors
+
+Only weights, configuration and classes go up. A REPOSITORY that begins with `.`, `/` or `~` is a local folder. Logging
+in is huggingface_hub's: `hf auth login`, or HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from kmax.checkpoint.hub import SharedModel
+from kmax.checkpoint.own import write_checkpoint
+from kmax.config import run_or_explain
+
+
+def local_folder(repository: str) -> Path | None:
+    """The folder that a repository's name means, if it means one."""
+    return Path(repository).expanduser() if repository.startswith((".", "/", "~")) else None
+
+
+def push(source: str, repository: str, private: bool = False) -> str:
+    """Upload a checkpoint of ours; return where it is.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint; a hub that refuses or cannot be reached.
+    """
+    model, folder = SharedModel.from_checkpoint(source), local_folder(repository)
+    if folder:
+        model.save_pretrained(folder)
+        return str(folder)
+    try:
+        return str(model.push_to_hub(repository, private=private))
+    except Exception as error:  # the hub's client raises its own dozen types
+        raise ValueError(f"{source} cannot be pushed to {repository}: {_first_line(error)}") from error
+
+
+def pull(repository: str, target: str) -> None:
+    """Download a checkpoint and write it as a file of ours, `.ckpt` or `.safetensors`.
+
+    Raises:
+        FileNotFoundError, ValueError: the repository, or what it holds.
+    """
+    folder = local_folder(repository)
+    try:
+        model = SharedModel.from_checkpoint(folder) if folder else SharedModel.from_pretrained(repository)
+    except (FileNotFoundError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{repository} cannot be pulled: {_first_line(error)}") from error
+    write_checkpoint(target, model.checkpoint)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """What the command line asks for."""
+    if arguments.command == "push":
+        print(f"pushed to {push(arguments.source, arguments.repository, arguments.private)}")
+    else:
+        pull(arguments.repository, arguments.target)
+        print(f"wrote {arguments.target}")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("push", help="upload a checkpoint of ours")
+    up.add_argument("source", metavar="CHECKPOINT")
+    up.add_argument("repository", metavar="REPOSITORY")
+    up.add_argument("--private", action="store_true")
+    down = commands.add_parser("pull", help="download one")
+    down.add_argument("repository", metavar="REPOSITORY")
+    down.add_argument("target", metavar="TARGET")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    run_or_explain(run, parse())

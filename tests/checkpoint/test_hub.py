@@ -1,0 +1,76 @@
+"""Checkpoints go to a hub and come back; here the hub is a local folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import ROOT
+from kmax.build import module_from_checkpoint, read_checkpoint
+from kmax.checkpoint.hub import SharedModel
+
+_spec = importlib.util.spec_from_file_location("hub_script", ROOT / "scripts" / "hub.py")
+assert _spec is not None
+assert _spec.loader is not None
+script = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(script)
+
+
+def command(*arguments: Any) -> None:
+    script.run(script.parse([str(a) for a in arguments]))
+
+
+def test_push_and_pull(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    command("push", tiny_checkpoint, repository)
+    assert {f.name for f in repository.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    config = json.loads((repository / "config.json").read_text())
+    assert config["kmax_config"]["dataset"]["name"] == "shapes"
+    assert "kmax.Predictor.from_checkpoint" in (repository / "README.md").read_text()
+    trained = read_checkpoint(tiny_checkpoint)
+    for name in ("pulled.ckpt", "pulled.safetensors"):
+        command("pull", repository, tmp_path / name)
+        pulled = read_checkpoint(tmp_path / name)
+        assert pulled["kmax_config"] == trained["kmax_config"]
+        assert all(torch.equal(pulled["state_dict"][key], value) for key, value in trained["state_dict"].items())
+    assert module_from_checkpoint(repository).categories.name == "shapes", "the folder is a checkpoint itself"
+    assert SharedModel.from_pretrained(repository).checkpoint["kmax_categories"] == trained["kmax_categories"]
+
+
+def test_a_real_repository_is_asked_for_by_the_hubs_client(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but the transfer: the client is replaced by the folder that it would have filled."""
+    command("push", tiny_checkpoint, tmp_path / "hub")
+    monkeypatch.setattr("kmax.checkpoint.hub.hf_hub_download", lambda repo, file, **_: str(tmp_path / "hub" / file))
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **_: str(tmp_path / "hub/config.json"))
+    command("pull", "user/name", tmp_path / "pulled.ckpt")
+    assert read_checkpoint(tmp_path / "pulled.ckpt")["kmax_config"]["dataset"]["name"] == "shapes"
+    uploads: list[Any] = []
+    monkeypatch.setattr(
+        SharedModel, "push_to_hub", lambda self, *a, **k: uploads.append((a, k)) or "https://hub/user/name"
+    )
+    command("push", tiny_checkpoint, "user/name", "--private")
+    assert uploads == [(("user/name",), {"private": True})]
+
+
+def test_what_goes_wrong_is_one_sentence(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("no route to host\nand more")
+
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*nothing"):
+        command("pull", tmp_path / "nothing", tmp_path / "x.ckpt")
+    monkeypatch.setattr(SharedModel, "from_pretrained", fail)
+    with pytest.raises(ValueError, match=r"^user/name cannot be pulled: no route to host$"):
+        command("pull", "user/name", tmp_path / "x.ckpt")
+    monkeypatch.setattr(SharedModel, "push_to_hub", fail)
+    with pytest.raises(ValueError, match=r"cannot be pushed to user/name: no route to host$"):
+        command("push", tiny_checkpoint, "user/name")
+    assert not (tmp_path / "x.ckpt").exists()
