@@ -247,6 +247,20 @@ class ExportConfig:
     tolerance: float = 1e-4
 
 
+@dataclass
+class DemoConfig:
+    """The root of `demo.yaml`. `port` null: the first free one from 7860 on; `examples`: a folder of images."""
+
+    ckpt: str = "runs/demo/checkpoints/best.ckpt"
+    examples: str | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    device: str = "auto"
+    size: tuple[int, int] | None = None
+    max_upload_mb: int = 20
+    max_megapixels: float = 40.0
+
+
 def run_id() -> str:
     """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
     job = os.environ.get("SLURM_JOB_ID")
@@ -281,6 +295,7 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="predict_schema", node=PredictConfig)
     store.store(name="export_schema", node=ExportConfig)
+    store.store(name="demo_schema", node=DemoConfig)
 
 
 def command_line(arguments: list[str]) -> list[str]:

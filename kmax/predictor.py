@@ -20,6 +20,7 @@ from kmax.categories import Categories
 from kmax.data import resize_and_pad
 from kmax.data.sources import open_image, to_rgb
 from kmax.inference import Inference, predict
+from kmax.model.kmax_deeplab import COARSE_STRIDES
 from kmax.module import KMaXModule, normalize
 from kmax.postprocess import Sizes, Thresholds, instances, panoptic, semantic
 from kmax.structures import Instances, PanopticMap, Prediction
@@ -46,6 +47,21 @@ class RawPrediction:
 
     stages: tuple[Prediction, ...]
     sizes: Sizes
+
+    @property
+    def content(self) -> tuple[Prediction, ...]:
+        """The stages without padding."""
+        found = []
+        for stage in self.stages:
+            rows, columns = (
+                max(1, min(cells, round(content / padded * cells)))
+                for cells, content, padded in zip(
+                    stage.mask_logits.shape[1:], self.sizes.content, self.sizes.padded, strict=True
+                )
+            )
+            masks, feature = (t[:, :rows, :columns] for t in (stage.mask_logits, stage.pixel_feature))
+            found.append(Prediction(stage.class_logits, masks, feature))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,13 @@ class Predictor:
     def categories(self) -> Categories:
         """The classes of the model."""
         return self.module.categories
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What the predictions of all layers may be called, coarse to final, with their strides."""
+        levels = self.module.model.transformer_decoder.level
+        layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
+        return (*layers, "final")
 
     @property
     def device(self) -> torch.device:

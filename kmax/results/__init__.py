@@ -1,6 +1,14 @@
 """Predictions as files: COCO's formats, label maps, tables of segments, and a folder that can be continued."""
 
-from kmax.results.coco import category_table, encode_ids, panoptic_annotation
+from kmax.results.coco import category_table, encode_ids, panoptic_annotation, segments_info
 from kmax.results.folder import OUTPUTS, ResultFolder, replacing
 
-__all__ = ["OUTPUTS", "ResultFolder", "category_table", "encode_ids", "panoptic_annotation", "replacing"]
+__all__ = [
+    "OUTPUTS",
+    "ResultFolder",
+    "category_table",
+    "encode_ids",
+    "panoptic_annotation",
+    "replacing",
+    "segments_info",
+]
