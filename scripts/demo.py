@@ -196,7 +196,9 @@ def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
 
         results = [opened, overlay, table, query]
         view: dict[str, Any] = {"fn": clusters, "inputs": [opened, query], "outputs": viewer}
-        upload.upload(open_upload, [upload, *sliders], results).success(**view)
+        arrived = upload.upload(open_upload, [upload, *sliders], results)
+        arrived.success(**view)
+        arrived.then(lambda: None, None, upload)  # ready for the next file, whatever became of this one
         drawn.click(open_example, [drawn, *sliders], results).success(**view)
         gr.on([s.input for s in sliders], segments, [opened, *sliders], [overlay, table], trigger_mode="always_last")
         defaults.click(lambda: [getattr(base, name) for name in SLIDERS], None, sliders).then(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import run_python
 from kmax.config import compose_config
 from kmax.data import ShapesDataset
 from kmax.predictor import Predictor
@@ -80,10 +79,8 @@ def test_examples_are_drawn_or_read(demo: Demo, photo: Path) -> None:
 
 
 def test_without_a_checkpoint_the_remedy_is_named(tmp_path: Path) -> None:
-    result = run_python("scripts/demo.py", f"ckpt={tmp_path / 'none.ckpt'}")
-    assert result.returncode == 1
-    assert "run `make demo` once" in result.stderr
-    assert "Traceback" not in result.stderr
+    with pytest.raises(FileNotFoundError, match="run `make demo` once, or give ckpt=PATH"):
+        start_demo(compose_config(None, f"ckpt={tmp_path / 'none.ckpt'}", root="demo"))
 
 
 @pytest.fixture
