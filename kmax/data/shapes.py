@@ -1,11 +1,13 @@
 """A panoptic dataset that is drawn on the fly: six kinds of things in front of four textures.
 
-Everything is decided by (seed, index). Things overlap, some are small, some stand so thickly that they are one crowd;
-a part of some images is void.
+A kind of thing tends to a colour of its own, but its neighbours on the colour circle overlap with it, so that shape
+must decide. Everything follows from (seed, index). Things overlap, some are small, some stand so thickly that they are
+one crowd; a part of some images is void.
 """
 
 from __future__ import annotations
 
+import colorsys
 import math
 
 import numpy as np
@@ -17,6 +19,7 @@ from kmax.structures import Sample, Segment
 THINGS = ("circle", "square", "triangle", "star", "ring", "cross")
 TEXTURES = ("stripes", "checker", "dots", "waves")
 _OVERSAMPLE = 4
+_HUE_SPREAD = 0.06  # of the circle; kinds are 1/6 apart
 _MIN_VISIBLE = 12  # pixels; what is hidden further is not annotated
 
 
@@ -28,6 +31,7 @@ class ShapesDataset:
         seed: images of different seeds have nothing in common.
         min_size, max_size: bounds of height and width in pixels.
         max_things: of an image, apart from crowds.
+        subset: use only the first so many images.
     """
 
     def __init__(
@@ -38,10 +42,12 @@ class ShapesDataset:
         max_size: int = 144,
         max_things: int = 6,
         categories: Categories | None = None,
+        subset: int | None = None,
     ) -> None:
         if length < 1 or not 16 <= min_size <= max_size:
             raise ValueError("ShapesDataset needs length >= 1 and 16 <= min_size <= max_size.")
-        self.length, self.seed, self.max_things = length, seed, max_things
+        self.length = length if subset is None else min(length, subset)
+        self.seed, self.max_things = seed, max_things
         self.min_size, self.max_size = min_size, max_size
         self.categories = categories or load_categories("shapes")
 
@@ -98,7 +104,7 @@ class _Canvas:
     def add_thing(self, name: str, centre: tuple[float, float], radius: float, segment: int | None = None) -> None:
         mask = _shape_mask(name, (self.height, self.width), centre, radius, self.rng.uniform(0, 2 * math.pi))
         noise = self.rng.normal(0, 6, (self.height, self.width, 1))
-        color = np.clip(_bright_color(self.rng) + noise, 0, 255).astype(np.uint8)
+        color = np.clip(_bright_color(name, self.rng) + noise, 0, 255).astype(np.uint8)
         self.paint(mask, color, self.new_segment(name) if segment is None else segment)
 
     def segments(self, categories: Categories) -> tuple[Segment, ...]:
@@ -111,10 +117,10 @@ class _Canvas:
         )
 
 
-def _bright_color(rng: np.random.Generator) -> np.ndarray:
-    """A saturated colour: one channel high, one low."""
-    color = np.array([rng.uniform(190, 255), rng.uniform(0, 255), rng.uniform(0, 60)])
-    return rng.permutation(color)
+def _bright_color(name: str, rng: np.random.Generator) -> np.ndarray:
+    """A saturated RGB colour (3,) whose hue scatters around that of the kind of thing."""
+    hue = (THINGS.index(name) / len(THINGS) + rng.normal(0, _HUE_SPREAD)) % 1
+    return 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1)))
 
 
 def _draw_stuff(canvas: _Canvas) -> None:

@@ -34,7 +34,7 @@ class KMaXDeepLab(nn.Module):
         layers: transformer layers on strides 32, 16 and 8.
         dim, feature_dim, ffn_dim, heads, drop_path: of the transformer decoder; `feature_dim` is the pixel feature's.
         attention: `kmeans`, or `softmax` for ordinary cross-attention.
-        semantic_head: `aspp`, `plain` (K outputs, on stride 32) or `none`.
+        semantic_head, semantic_dim: `aspp`, `plain` (K outputs, on stride 32) or `none`, and its width.
 
     Raises:
         ValueError: options that do not fit each other or the backbone.
@@ -61,6 +61,7 @@ class KMaXDeepLab(nn.Module):
         drop_path: float = 0.2,
         attention: str = "kmeans",
         semantic_head: str = "aspp",
+        semantic_dim: int = 256,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -93,7 +94,7 @@ class KMaXDeepLab(nn.Module):
             drop_path,
             attention,
         )
-        self.semantic_head = _semantic_head(semantic_head, backbone, num_classes)
+        self.semantic_head = _semantic_head(semantic_head, backbone, num_classes, semantic_dim)
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
         """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
@@ -141,11 +142,11 @@ def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]
     return [32, 16, 8, STEM, 4] if stem_first else [32, 16, 8, 4, STEM]
 
 
-def _semantic_head(kind: str, backbone: Backbone, num_classes: int) -> nn.Module | None:
+def _semantic_head(kind: str, backbone: Backbone, num_classes: int, dim: int) -> nn.Module | None:
     if kind == "aspp":
-        return AtrousSemanticHead(backbone.channels, num_classes + 1)
+        return AtrousSemanticHead(backbone.channels, num_classes + 1, dim)
     if kind == "plain":
-        return PlainSemanticHead(backbone.channels, num_classes)
+        return PlainSemanticHead(backbone.channels, num_classes, dim)
     if kind == "none":
         return None
     raise ValueError(f"model.semantic_head={kind} is unknown: choose aspp, plain or none.")
