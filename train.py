@@ -14,6 +14,7 @@ from kmax.batch_plan import batch_plan
 from kmax.build import categories_from_config, initialize_from, module_from_config
 from kmax.callbacks import STOP_SIGNALS, checkpoint_to_resume
 from kmax.config import build_datamodule, build_trainer, command_line, register, resolve, run_or_explain
+from kmax.hardware import tune_model
 
 register()
 
@@ -34,6 +35,7 @@ def train(config: Any) -> float:
         renewed = initialize_from(module, weights)
         if renewed:
             rank_zero_only(print)(f"Other classes than in {weights}, initialised anew: {', '.join(renewed)}.")
+    tune_model(module.model, resolved["strategy"])
     trainer = build_trainer(resolved)
     if trainer.is_global_zero:
         print(batch_plan(resolved))

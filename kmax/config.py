@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -35,6 +35,7 @@ from kmax.categories import Categories, load_categories
 from kmax.cluster import check_multirun, slurm_resources
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.training import Augmentation, PanopticDataset
+from kmax.hardware import check_hardware
 from kmax.inference import Inference
 from kmax.losses import Criterion
 from kmax.metrics import METRICS
@@ -116,7 +117,9 @@ class DatasetConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with a warm-up and polynomial decay; `steps` is the length of the run in optimizer steps."""
+    """AdamW with a warm-up and polynomial decay; `steps` is the length of the run in optimizer steps. `clip_norm`
+    bounds the norm of the gradient; with `ema_decay` validation and checkpoints use an exponential moving average of
+    the weights."""
 
     lr: float = MISSING
     weight_decay: float = 0.05
@@ -124,6 +127,8 @@ class OptimizerConfig:
     steps: int = MISSING
     warmup_steps: int = 5000
     fused: bool = False
+    clip_norm: float | None = None
+    ema_decay: float | None = None
 
 
 @dataclass
@@ -402,6 +407,7 @@ def _dataset(options: dict[str, Any], categories: Categories) -> PanopticDataset
 
 def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
     """The Lightning trainer of a run; `options` go over what the configuration says."""
+    check_hardware(config)
     strategy, trainer = config["strategy"], config["trainer"]
     accumulate = batch_plan(config).accumulate
     arguments: dict[str, Any] = {
@@ -414,6 +420,7 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
         "use_distributed_sampler": False,
         "max_steps": config["optimizer"]["steps"],
         "accumulate_grad_batches": accumulate,
+        "gradient_clip_val": config["optimizer"].get("clip_norm"),
         "val_check_interval": trainer["val_every_steps"] * accumulate,
         "check_val_every_n_epoch": None,
         "log_every_n_steps": trainer["log_every_steps"],
@@ -430,6 +437,9 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
 def _callbacks(config: dict[str, Any]) -> list[Callback]:
     """The callbacks of a run, without a progress bar where `trainer.enable_progress_bar` forbids it."""
     callbacks = [instantiate(callback) for callback in config["callbacks"].values()]
+    decay = config["optimizer"].get("ema_decay")
+    if decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=decay))
     wanted = config["trainer"]["enable_progress_bar"]
     return [callback for callback in callbacks if wanted or not isinstance(callback, ProgressBar)]
 

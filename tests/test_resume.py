@@ -11,35 +11,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-import kmax.config
-import train
 from kmax.callbacks import STOP_SIGNALS
-from kmax.config import compose_config
-
-SMALL = (
-    "backbone.name=test_resnet",
-    "model.widths=[16,16,16,16]",
-    "model.dim=32",
-    "model.feature_dim=16",
-    "model.ffn_dim=32",
-    "model.heads=4",
-    "model.decoder_heads=4",
-    "model.drop_path=0.2",
-    "dataset.size=[65,65]",
-    "dataset.train.length=10",
-    "dataset.val.length=3",
-    "dataset.batch_size=4",
-    "loss.samples=64",
-    "optimizer.steps=8",
-    "optimizer.warmup_steps=3",
-    "trainer.val_every_steps=3",
-    "trainer.save_every_steps=2",
-    "trainer.log_every_steps=1",
-    "trainer.enable_progress_bar=false",
-    "strategy=cpu",
-    "strategy.batch_size_per_device=2",
-)
-"""A run of eight steps of two accumulated batches each, with random paths dropped and random pixels drawn."""
+from small_run import one_thread, run
 
 
 class Interrupt(BaseException):
@@ -65,25 +38,6 @@ def interrupt() -> None:
 
 def stop() -> None:
     STOP_SIGNALS.received = "SIGUSR1"
-
-
-def run(folder: Path, *overrides: str, at: At | None = None, workers: int = 0) -> None:
-    """Train in this process; `at` is one more callback."""
-    config = compose_config(None, *SMALL, *folders(folder), f"strategy.num_workers={workers}", *overrides)
-    original = kmax.config._callbacks
-    with pytest.MonkeyPatch.context() as patch:
-        if at is not None:
-            patch.setattr(kmax.config, "_callbacks", lambda config: [*original(config), at])
-        train.train(config)
-
-
-def folders(folder: Path) -> tuple[str, ...]:
-    return (
-        f"callbacks.checkpoint.dirpath={folder}/checkpoints",
-        f"callbacks.resume.folder={folder}/checkpoints",
-        "~callbacks.panels",
-        f"logger.csv.save_dir={folder}",
-    )
 
 
 def checkpoint(folder: Path, name: str = "last") -> dict[str, Any]:
@@ -122,12 +76,10 @@ def _same(first: Any, second: Any, key: str) -> bool:
 def _quiet_process() -> Iterator[None]:
     """No signal before, one thread (many small operations on few cores), and the signals' handlers as they were."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     STOP_SIGNALS.received = None
-    yield
+    with one_thread():
+        yield
     STOP_SIGNALS.received = None
-    torch.set_num_threads(threads)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -153,6 +105,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str, count: int, workers: int) -> None:
     with pytest.raises(Interrupt):
-        run(tmp_path, at=At(hook, count, interrupt), workers=workers)
-    run(tmp_path, workers=workers)
+        run(tmp_path, f"strategy.num_workers={workers}", callbacks=[At(hook, count, interrupt)])
+    run(tmp_path, f"strategy.num_workers={workers}")
     assert_same_state(uninterrupted, tmp_path)

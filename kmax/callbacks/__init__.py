@@ -1,7 +1,9 @@
 """Callbacks and loggers of a run."""
 
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
+from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
+from kmax.callbacks.nonfinite import NonFiniteGuard
 from kmax.callbacks.panels import Panels
 from kmax.callbacks.prediction_writer import PredictionWriter
 from kmax.callbacks.pruning import MedianPruning
@@ -15,7 +17,9 @@ __all__ = [
     "STOP_SIGNALS",
     "AtomicCheckpointIO",
     "ContinuedCSVLogger",
+    "Heartbeat",
     "MedianPruning",
+    "NonFiniteGuard",
     "Panels",
     "PredictionWriter",
     "RandomState",

@@ -1,0 +1,43 @@
+"""What the section `strategy` asks of the machine, and of the model on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def check_hardware(config: Mapping[str, Any]) -> None:
+    """Refuse early what would end in a long traceback, or be replaced by something else without being asked.
+
+    Raises:
+        ValueError: no GPU where one is asked for; float16 on a CPU; clipping with a fused optimizer under float16.
+    """
+    strategy, optimizer = config["strategy"], config["optimizer"]
+    accelerator, precision = strategy["accelerator"], strategy["precision"]
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"strategy.accelerator={accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the "
+            "driver and at CUDA_VISIBLE_DEVICES."
+        )
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and precision == "16-mixed":
+        raise ValueError(
+            "strategy.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU (Lightning would take "
+            "bf16-mixed without a word)."
+        )
+    if optimizer.get("clip_norm") and optimizer["fused"] and precision == "16-mixed":
+        raise ValueError(
+            "optimizer.fused=true undoes the scaling of float16 gradients inside the step, too late for "
+            "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
+        )
+
+
+def tune_model(model: nn.Module, strategy: Mapping[str, Any]) -> None:
+    """Lay the weights out as `strategy` asks, and compile; the model computes the same and keeps its names."""
+    if strategy["channels_last"]:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if strategy["compile"]:
+        model.compile()
