@@ -1,0 +1,141 @@
+"""float16 and bfloat16: nothing overflows, the scaler works, and what cannot work is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+import kmax.config
+import train
+from kmax.build import module_from_config
+from kmax.categories import load_categories
+from kmax.config import compose_config, resolve
+from kmax.hardware import check_hardware
+from kmax.structures import Batch, Target
+from small_run import OVERRIDES, one_thread, run
+
+
+def config(*overrides: str) -> dict:
+    composed = compose_config(None, *OVERRIDES, "~callbacks", "~logger", *overrides)
+    return resolve(composed)
+
+
+def batch(size: int, segments: int = 5) -> Batch:
+    """Two noisy images of `size`², of which the second has no segment."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, size, size), generator=generator, dtype=torch.uint8)
+    cells = (size + 3) // 4
+    segment_map = torch.randint(-1, segments, (cells, cells), generator=generator)
+    targets = (
+        Target(segment_map, torch.arange(segments) % 3),
+        Target(torch.full_like(segment_map, -1), torch.zeros(0, dtype=torch.long)),
+    )
+    return Batch(images, torch.ones(2, size, size, dtype=torch.bool), targets)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
+def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str) -> None:
+    torch.manual_seed(0)
+    settings = config(f"backbone.name={backbone}", "model.drop_path=0.0")
+    module = module_from_config(settings, load_categories("shapes"), pretrained=False)
+    data = batch(65)
+    with one_thread():
+        with torch.autocast("cpu", precision):
+            output = module(data)
+            losses = module.criterion(output, data.targets)
+        exact = module.criterion(module(data), data.targets)
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        assert all(value.isfinite().all() for prediction in output.predictions for value in prediction)
+        for name, loss in losses.items():
+            assert loss.isfinite(), name
+        total = sum(losses.values())
+        assert float(total) == pytest.approx(float(sum(exact.values())), rel=0.05)
+        (1024 * total).backward()
+        for name, parameter in module.model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_float16_loses_no_pixel_of_a_large_image() -> None:
+    """Sums over the pixels of a 1281² image exceed 65504, the largest float16: they are made in float32."""
+    from kmax.losses.matching import match
+    from kmax.model import kmeans
+
+    pixels, queries = 321 * 321, 8
+    with torch.autocast("cpu", torch.float16):
+        values = torch.full((1, 2, pixels), 3.0, dtype=torch.float16)
+        total = kmeans.update(torch.zeros(1, pixels, dtype=torch.long), values, queries)
+        assert float(total[0, 0, 0]) == 3.0 * pixels
+    # The criterion switches autocast off; its inputs stay in float16.
+    logits = torch.zeros(1, queries, 321, 321, dtype=torch.float16)
+    logits[:, 0] = 60
+    target = Target(torch.zeros(321, 321, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+    matched = match(torch.zeros(1, queries, 4, dtype=torch.float16), logits, [target])
+    assert matched.segment[0].tolist() == [0] + [-1] * (queries - 1)
+    assert float(matched.mask_similarity[0, 0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scale at which gradients overflow costs steps, not weights; the scale is part of the checkpoint."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    original = kmax.config.build_trainer
+
+    def build(settings: dict) -> object:
+        plugins = [kmax.config.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
+        return original(settings, plugins=plugins, precision=None)
+
+    monkeypatch.setattr(train, "build_trainer", build)
+    with one_thread():
+        run(tmp_path, "optimizer.steps=4", "trainer.val_every_steps=4", "strategy.batch_size_per_device=4")
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    skipped = checkpoint["callbacks"]["NonFiniteGuard"]["skipped"]
+    assert skipped > 0
+    assert checkpoint["MixedPrecision"]["scale"] == 2.0 ** (40 - skipped)
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["strategy=cpu", "strategy.precision=16-mixed"], "needs a GPU"),
+        (["strategy=cpu", "strategy.accelerator=gpu"], "torch sees no GPU"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_what_would_silently_change_is_refused(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        check_hardware(config(*overrides))
+
+
+def test_clipping_needs_unscaled_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = ["strategy=gpu", "optimizer.clip_norm=1", "optimizer.fused=true"]
+    with pytest.raises(ValueError, match="fused=false"):
+        check_hardware(config(*settings))
+    check_hardware(config(*settings[:2]))
+
+
+def test_all_options_together(tmp_path: Path) -> None:
+    """Moving average, accumulation, checkpointing, channels-last, clipping and bfloat16."""
+    options = (
+        "backbone.name=resnet10t",
+        "backbone.checkpointing=true",
+        "optimizer.ema_decay=0.5",
+        "optimizer.clip_norm=0.1",
+        "optimizer.steps=3",
+        "strategy.precision=bf16-mixed",
+        "strategy.channels_last=true",
+    )
+    with one_thread():
+        run(tmp_path, *options)
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    centres = "model.transformer_decoder.centres"
+    average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert average.keys() == current.keys()
+    assert not torch.equal(average[centres], current[centres])
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert torch.equal(best["state_dict"][centres], average[centres])
