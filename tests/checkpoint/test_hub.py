@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import ROOT
 from kmax.build import module_from_checkpoint, read_checkpoint
 from kmax.checkpoint.hub import SharedModel
-
-_spec = importlib.util.spec_from_file_location("hub_script", ROOT / "scripts" / "hub.py")
-assert _spec is not None
-assert _spec.loader is not None
-script = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(script)
+from scripts import hub as script
 
 
 def command(*arguments: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tensorflow_files import write_checkpoint
 
 import golden_tools
 import trees
-from conftest import ROOT, run_python
+from conftest import run_python
 from kmax.build import initialize_from, module_from_checkpoint, module_from_config, read_checkpoint
 from kmax.callbacks import checkpoint_to_resume
 from kmax.categories import Categories, load_categories
@@ -25,12 +24,7 @@ from kmax.config import build_datamodule, build_trainer, compose_config, resolve
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.predictor import Predictor
-
-_spec = importlib.util.spec_from_file_location("convert_weights", ROOT / "scripts" / "convert_weights.py")
-assert _spec is not None
-assert _spec.loader is not None
-script = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(script)
+from scripts import convert_weights as script
 
 
 def convert(*arguments: Any) -> None:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from types import ModuleType
 
 import pytest
 
 from conftest import ROOT
+from scripts import convert_weights, model_zoo
 
 PAGE = (ROOT / "docs" / "model_zoo.md").read_text()
 NAMES = {"ResNet-50": "resnet50", "MaX-S": "max_s"}
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def rows(title: str, family: str) -> list[dict[str, str]]:
@@ -43,18 +33,17 @@ def test_costs_are_those_that_the_script_counts(title: str, family: str, dataset
     row = rows(title, family)[index]
     size = [int(n) for n in row["input"].split("×")] if "input" in row else None
     name = f"{dataset}_{NAMES[row['backbone']]}"
-    found = script("model_zoo").cost(name, {"PyTorch": "detectron2", "TensorFlow": "deeplab2"}[family], size)
+    found = model_zoo.cost(name, {"PyTorch": "detectron2", "TensorFlow": "deeplab2"}[family], size)
     assert f"{found.parameters:.1f}" == row["parameters (M)"]
     assert f"{found.operations:.0f}" == row["GFLOPs"]
 
 
 def test_the_commands_are_commands() -> None:
-    convert = script("convert_weights")
     commands = re.findall(r"^    python scripts/convert_weights\.py ([^#\n]+)", PAGE, re.M)
-    written = [convert.parse(command.split()).target for command in commands]
+    written = [convert_weights.parse(command.split()).target for command in commands]
     assert len(written) == len(set(written)) == 29
     evaluated = re.findall(r"python evaluate\.py ckpt=(\S+)", PAGE)
     assert set(evaluated) <= set(written)
     assert len(evaluated) == 27
     experiments = {f.stem for f in (ROOT / "conf/experiment").glob("*.yaml")}
-    assert {entry.partition(":")[0] for entry in script("model_zoo").published()} <= experiments
+    assert {entry.partition(":")[0] for entry in model_zoo.published()} <= experiments
