@@ -47,8 +47,8 @@ def print_table(report: Report) -> None:
         table.add_column(title(name), justify="right")
     for row in report.rows():
         table.add_row(row["name"], *(cell(row[name]) if name in row else "" for name in columns))
-    console = Console()
-    console.print(table, width=max(console.width, console.measure(table).maximum), soft_wrap=True)
+    needed = Console(width=1000).measure(table).maximum  # a narrow terminal wraps lines rather than lose numbers
+    Console(width=max(Console().width, needed)).print(table)
     further = [f"{title(name)} {cell(report.all[name])}" for name in ONLY_OVERALL if name in report.all]
     if further:
         print(" · ".join(further))

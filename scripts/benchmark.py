@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from PIL import Image
@@ -28,8 +29,9 @@ from kmax import build_model
 from kmax.data import CocoPanoptic
 from kmax.data.training import Augmentation, TrainingSet, single_threaded
 from kmax.losses import Criterion
+from kmax.metrics import PanopticQuality
 from kmax.postprocess import Sizes, Thresholds, panoptic
-from kmax.structures import Output, Prediction, Target
+from kmax.structures import Output, PanopticMap, Prediction, Sample, Segment, Target
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,29 @@ def training_input(size: int = 1281, draws: int = 50) -> Benchmark:
     return Benchmark(title, step, reference=decode, unit=f"× PIL decoding {draws} JPEG", clock=time.thread_time)
 
 
+def panoptic_quality(images: int = 100, segments: int = 30, num_classes: int = 133) -> Benchmark:
+    """Counting the segments of images of 640 × 480 on one core."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:480, :640]
+    corners = rng.uniform(0, 480, (segments, 2))
+    nearest = np.stack([np.hypot(y - row, x - 1.3 * column) for row, column in corners]).argmin(0).astype(np.int32)
+    table = tuple(Segment(i + 1, int(label)) for i, label in enumerate(rng.integers(0, num_classes, segments)))
+    truth = Sample(np.zeros((480, 640, 3), np.uint8), nearest + 1, table, 0)
+    moved = np.where(rng.random(nearest.shape) < 0.01, 0, np.roll(nearest, (2, 3), (0, 1)))
+    prediction = PanopticMap(torch.as_tensor(moved + 1), table)
+    metric = PanopticQuality([label < 80 for label in range(num_classes)])
+
+    def step() -> None:
+        for _ in range(images):
+            metric.update([prediction], [truth])
+
+    return Benchmark(f"panoptic quality, {images} images of 640 × 480", step, clock=time.thread_time)
+
+
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "criterion": criterion,
     "input": training_input,
+    "panoptic_quality": panoptic_quality,
     "postprocess": postprocess,
     "training_step": training_step,
 }

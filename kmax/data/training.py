@@ -225,9 +225,17 @@ def single_threaded(worker_id: int = 0) -> None:
 
 
 class StridedSampler(Sampler[int]):
-    """Every image once over all ranks; ranks may differ by one image."""
+    """Every image once over all ranks; ranks may differ by one image.
+
+    Raises:
+        ValueError: a rank would have no image at all.
+    """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        if length < world_size:
+            raise ValueError(
+                f"{length} image(s) cannot be shared by {world_size} devices: set strategy.devices={max(length, 1)}."
+            )
         self.indices = range(rank, length, world_size)
 
     def __len__(self) -> int:
