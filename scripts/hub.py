@@ -45,12 +45,13 @@ def pull(repository: str, target: str) -> None:
         FileNotFoundError, ValueError: the repository, or what it holds.
     """
     folder = local_folder(repository)
-    try:
-        model = SharedModel.from_checkpoint(folder) if folder else SharedModel.from_pretrained(repository)
-    except (FileNotFoundError, ValueError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{repository} cannot be pulled: {_first_line(error)}") from error
+    if folder:
+        model = SharedModel.from_checkpoint(folder)
+    else:
+        try:
+            model = SharedModel.from_pretrained(repository)
+        except Exception as error:  # the hub's client raises its own dozen types
+            raise ValueError(f"{repository} cannot be pulled: {_first_line(error)}") from error
     write_checkpoint(target, model.checkpoint)
 
 
