@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"structures", "categories", "batch_plan", "sweeps", "hardware"},
     {"checkpoint"},
-    {"model", "losses", "postprocess", "data", "metrics", "optim", "visualization", "serving"},
+    {"model", "losses", "postprocess", "data", "metrics", "optim", "serving"},
+    {"visualization"},
     {"inference", "cluster", "results"},
     {"module"},
     {"build"},

@@ -1,4 +1,4 @@
-"""Pictures of validation: image · ground truth · prediction · cluster map, as PNG files and in the logger."""
+"""Pictures of validation: image · ground truth · prediction · errors · cluster map, as PNG files and in the logger."""
 
 from __future__ import annotations
 

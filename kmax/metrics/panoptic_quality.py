@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -115,11 +116,28 @@ def _quality(counts: np.ndarray) -> Quality:
     return Quality(pq, sq, rq, int(tp.sum()), int(fp.sum()), int(fn.sum()))
 
 
-def count_segments(
+class Matches(NamedTuple):
+    """How the segments of a prediction and a ground truth relate: the segments as tables; of each matched pair the
+    places `row` in `true` and `column` in `predicted`, and the `iou`; which predicted segments are `false`, which true
+    ones `missed` (bool, as long as the tables). What is neither matched nor false or missed is left out of account."""
+
+    true: Table
+    predicted: Table
+    row: np.ndarray
+    column: np.ndarray
+    iou: np.ndarray
+    false: np.ndarray
+    missed: np.ndarray
+
+
+def match_segments(
     prediction: PanopticMap, truth: Sample, num_classes: int, dilation_ratio: float | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The counts of one image per class: IoU (K, 2) as in `PanopticQuality.iou`; true positives, false positives and
-    false negatives (K, 3)."""
+) -> Matches:
+    """Match the segments of one image; the arguments are those of `PanopticQuality`.
+
+    Raises:
+        ValueError: maps of different size; a prediction whose map and segments disagree; an unknown label.
+    """
     predicted_map = prediction.segment_map.cpu().numpy()
     check_size(truth, predicted_map.shape)
     pairs = _Pairs(truth.segment_map, predicted_map, Table(truth.segments), Table(prediction.segments))
@@ -145,10 +163,20 @@ def count_segments(
     missed[row[match]] = False
     false = ignored <= 0.5 * pairs.predicted_area
     false[column[match]] = False
-    units = np.ldexp(iou[match], _MANTISSA).astype(np.int64)  # exact: a float64 in (½, 1] has no finer digits
+    return Matches(true, predicted, row[match], column[match], iou[match], false, missed)
+
+
+def count_segments(
+    prediction: PanopticMap, truth: Sample, num_classes: int, dilation_ratio: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The counts of one image per class: IoU (K, 2) as in `PanopticQuality.iou`; true positives, false positives and
+    false negatives (K, 3)."""
+    matches = match_segments(prediction, truth, num_classes, dilation_ratio)
+    label = matches.true.label[matches.row]
+    units = np.ldexp(matches.iou, _MANTISSA).astype(np.int64)  # exact: a float64 in (½, 1] has no finer digits
     sums = np.zeros((num_classes, 2), dtype=np.int64)
-    np.add.at(sums, true.label[row[match]], np.stack([units >> _LOW, units & ((1 << _LOW) - 1)], 1))
-    kinds = (true.label[row[match]], predicted.label[false], true.label[missed])
+    np.add.at(sums, label, np.stack([units >> _LOW, units & ((1 << _LOW) - 1)], 1))
+    kinds = (label, matches.predicted.label[matches.false], matches.true.label[matches.missed])
     return sums, np.stack([np.bincount(labels, minlength=num_classes) for labels in kinds], 1)
 
 

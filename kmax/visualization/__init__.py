@@ -5,6 +5,7 @@ All pictures are (H, W, 3) uint8 RGB arrays.
 
 from kmax.visualization.charts import draw_bars, draw_confusion
 from kmax.visualization.clusters import draw_cluster_viewer, draw_clusters, main_query
+from kmax.visualization.errors import draw_errors
 from kmax.visualization.layout import fit_image
 from kmax.visualization.palette import cluster_color, segment_colors
 from kmax.visualization.panels import panel
@@ -16,6 +17,7 @@ __all__ = [
     "draw_cluster_viewer",
     "draw_clusters",
     "draw_confusion",
+    "draw_errors",
     "draw_panoptic",
     "fit_image",
     "main_query",

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from kmax.categories import Categories
 from kmax.structures import PanopticMap, Sample, Segment
-from kmax.visualization.layout import fit_map, font, shorten, text_width
-from kmax.visualization.palette import INK, MUTED, PAPER, segment_colors
+from kmax.visualization.layout import fit_map, font, text_width
+from kmax.visualization.palette import INK, MUTED, PAPER, Color, segment_colors
 
 _OPACITY = 0.65
 
@@ -48,33 +48,39 @@ def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Ca
 
     Classes stand in the order of their first segment; those that don't fit are counted in the last line.
     """
-    height, width = picture.shape[:2]
     colors = segment_colors(segments, categories)
-    labels = list(dict.fromkeys(segment.label for segment in segments))
+    entries = []
+    for label in dict.fromkeys(segment.label for segment in segments):
+        ids = [s.id for s in segments if s.label == label]
+        entries.append(([colors[i] for i in ids], categories.names[label] + (f" ×{len(ids)}" if len(ids) > 1 else "")))
+    return with_key(picture, entries, "classes", "no segment")
+
+
+def with_key(
+    picture: np.ndarray, entries: Sequence[tuple[Sequence[Color], str]], things: str = "entries", empty: str = ""
+) -> np.ndarray:
+    """The picture with a column at its right that tells what colours mean; `things` are what is counted in the last
+    line where not all entries fit, `empty` is written where there are none."""
+    height, width = picture.shape[:2]
     size = max(11.0, min(max(height, width) / 30, height / 8))
     face, line = font(size), max(12, round(1.6 * size))
     room = max(1, (height - line // 2) // line)
-    shown = labels if len(labels) <= room else labels[: room - 1]
-    members = {label: [s.id for s in segments if s.label == label] for label in labels}
-    texts = {k: categories.names[k] + (f" ×{len(members[k])}" if len(members[k]) > 1 else "") for k in shown}
-    rest = f"and {len(labels) - len(shown)} more classes"
-    lines = [*texts.values(), rest if len(shown) < len(labels) else "", "" if labels else "no segment"]
+    shown = entries if len(entries) <= room else entries[: room - 1]
+    note = empty if not entries else f"and {len(entries) - len(shown)} more {things}"
     side = line * 2 // 3
-    column = 3 * side + max(text_width(text, face) for text in lines)
+    column = 3 * side + max(text_width(text, face) for text in [note, *(text for _, text in shown)])
     canvas = Image.new("RGB", (width + column, height), PAPER)
     canvas.paste(Image.fromarray(picture), (0, 0))
     pen = ImageDraw.Draw(canvas)
-    for number, label in enumerate(shown):
+    for number, (colors, text) in enumerate(shown):
         top, left = line // 4 + number * line, width + side // 2
-        ids = members[label][: max(1, side // 3)]
-        for place, segment_id in enumerate(ids):  # one stripe per segment
-            box = (left + place * side / len(ids), top, left + (place + 1) * side / len(ids) - 1, top + side)
-            pen.rectangle(box, colors[segment_id])
-        text = shorten(texts[label], column - 2 * side, face)
+        stripes = colors[: max(1, side // 3)]
+        for place, color in enumerate(stripes):
+            box = (left + place * side / len(stripes), top, left + (place + 1) * side / len(stripes) - 1, top + side)
+            pen.rectangle(box, color)
         pen.text((left + 1.5 * side, top + side / 2), text, INK, face, "lm")
-    if len(shown) < len(labels) or not labels:
-        corner = (width + side // 2, line // 4 + len(shown) * line + side / 2)
-        pen.text(corner, rest if labels else "no segment", MUTED, face, "lm")
+    if len(shown) < len(entries) or not entries:
+        pen.text((width + side // 2, line // 4 + len(shown) * line + side / 2), note, MUTED, face, "lm")
     return np.asarray(canvas)
 
 
