@@ -134,6 +134,7 @@ def picture(meaning: str, name: str, height: int | None = None) -> Any:
 def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
     """The page: what goes in and the thresholds on the left, results in two tabs on the right."""
     base, num_queries = demo.predictor.thresholds, demo.predictor.module.model.transformer_decoder.centres.shape[1]
+    paths = demo.save(examples)
     with gr.Blocks(title="kMaX-DeepLab", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         gr.Markdown("## Panoptic segmentation with k-means mask transformers")
         opened = gr.State(None, time_to_live=3600)
@@ -142,7 +143,7 @@ def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
                 upload = gr.File(label="image", file_types=["image"], height=120, elem_id="upload")
                 drawn = gr.Dataset(
                     components=[gr.Image(render=False)],
-                    samples=[[path] for path in demo.save(examples)],
+                    samples=[[path] for path in paths],
                     type="index",
                     label="or take an example",
                     visible=bool(examples),
@@ -183,7 +184,7 @@ def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
             return start(path, Path(path).name, values)
 
         def open_example(number: int, *values: float) -> tuple[Any, ...]:
-            return start(drawn.samples[number][0], f"example {number + 1}", values)
+            return start(paths[number], f"example {number + 1}", values)
 
         def clusters(state: Opened | None, number: int) -> Any:
             return None if state is None else demo.clusters(state, int(number))

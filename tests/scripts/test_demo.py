@@ -132,6 +132,7 @@ def test_a_visit_with_a_browser(page: Any, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     page.set_input_files("#upload input[type=file]", str(tmp_path / "text.png"))
     page.wait_for_selector("text=text.png is not an image")
-    page.locator("#examples img").nth(2).click()
-    page.wait_for_selector("#overlay img", state="attached")
+    before = page.locator("#viewer img").get_attribute("src")
+    page.locator("#examples button").nth(2).click()
+    page.wait_for_function(f"document.querySelector('#viewer img').src != '{before}'")
     assert page.hosts == {"127.0.0.1"}  # nothing is asked for elsewhere
