@@ -119,6 +119,23 @@ def test_clipping_needs_unscaled_gradients(monkeypatch: pytest.MonkeyPatch) -> N
     check_hardware(config(*settings[:2]))
 
 
+def test_checkpointing_computes_the_same() -> None:
+    from kmax.model import build_backbone
+
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        backbone = build_backbone("resnet10t", checkpointing=checkpointing)
+        total = sum(feature.sum() for feature in backbone(torch.rand(2, 3, 65, 65)).values())
+        total.backward()
+        gradients = {f"{name} grad": p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+        statistics = {name: b for name, b in backbone.named_buffers() if "num_batches" not in name}
+        results.append({**gradients, **statistics})
+    plain, again = results
+    assert plain.keys() == again.keys()
+    assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
+
+
 def test_all_options_together(tmp_path: Path) -> None:
     """Moving average, accumulation, checkpointing, channels-last, clipping and bfloat16."""
     options = (

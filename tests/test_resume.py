@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from kmax.callbacks import STOP_SIGNALS
-from small_run import one_thread, run
+from conftest import ROOT
+from kmax.callbacks import STOP_SIGNALS, Stopped
+from kmax.callbacks.signals import STOPPED
+from small_run import OVERRIDES, folders, one_thread, run
 
 
 class Interrupt(BaseException):
@@ -107,4 +114,53 @@ def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str
     with pytest.raises(Interrupt):
         run(tmp_path, f"strategy.num_workers={workers}", callbacks=[At(hook, count, interrupt)])
     run(tmp_path, f"strategy.num_workers={workers}")
+    assert_same_state(uninterrupted, tmp_path)
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """`train.py` as a user starts it, with two workers."""
+    overrides = [*OVERRIDES, *folders(folder), "strategy.num_workers=2", f"hydra.run.dir={folder}"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / "output.txt").open("a") as output:
+        command = [sys.executable, str(ROOT / "train.py"), *overrides]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, text=True)
+
+
+def signal_after_next_checkpoint(folder: Path, process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """Send a signal at some moment after the next checkpoint is written; returns the exit status."""
+    last = folder / "checkpoints/last.ckpt"
+    before = last.stat().st_mtime_ns if last.exists() else 0
+    while process.poll() is None and (last.stat().st_mtime_ns if last.exists() else 0) == before:
+        time.sleep(0.01)
+    time.sleep(random.Random().uniform(0, 0.2))
+    process.send_signal(number)
+    return process.wait(timeout=300)
+
+
+@pytest.mark.timeout(900)
+def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
+    """`kill -9`, then SIGUSR1, then to the end: three processes, one result."""
+    output = tmp_path / "output.txt"
+    assert signal_after_next_checkpoint(tmp_path, start(tmp_path), signal.SIGKILL) == -signal.SIGKILL
+    assert signal_after_next_checkpoint(tmp_path, start(tmp_path), signal.SIGUSR1) == STOPPED, output.read_text()
+    assert "Stopped by SIGUSR1 after step" in output.read_text()
+    assert "start it again with the same command to go on" in output.read_text()
+    assert start(tmp_path).wait(timeout=300) == 0, output.read_text()
+    assert output.read_text().count("Going on from") == 2
+    assert_same_state(uninterrupted, tmp_path)
+
+
+def test_stopped_before_a_validation(uninterrupted: Path, tmp_path: Path) -> None:
+    """A signal in the step after which validation is due: the run leaves at once and validates when it goes on."""
+
+    def stop() -> None:
+        STOP_SIGNALS.received = "SIGTERM"
+
+    with pytest.raises(Stopped) as stopped:
+        run(tmp_path, callbacks=[At("on_train_batch_start", 6, stop)])
+    assert stopped.value.code == STOPPED
+    assert not (tmp_path / "checkpoints/best.ckpt").exists()
+    STOP_SIGNALS.received = None
+    run(tmp_path)
     assert_same_state(uninterrupted, tmp_path)
