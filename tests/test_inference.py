@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from kmax.inference import (
 )
 from kmax.metrics.panoptic_quality import only_boundary
 from kmax.postprocess import Sizes, Thresholds
+from kmax.predictor import Predictor
 from kmax.structures import Output, Prediction
 
 IS_THING = [True, True, False]
@@ -214,3 +217,20 @@ def test_the_reference_is_the_scale_nearest_to_one() -> None:
     assert Inference().plain
     assert not options.plain
     assert isinstance(options, Thresholds)
+
+
+def test_the_predictor_takes_test_time_options(tiny_checkpoint: Path) -> None:
+    options = {"flip": True, "scales": [0.75, 1], "pad": False}
+    predictor = Predictor.from_checkpoint(tiny_checkpoint, "cpu", thresholds=options)
+    image = picture(60, 110)
+    averaged = predictor.raw([image])[0]
+    assert averaged.sizes.padded == (97, 129)
+    expected = predict(predictor.module.model, image, (129, 129), Inference(flip=True, scales=(0.75, 1), pad=False))
+    torch.testing.assert_close(averaged.stages[-1].mask_logits, expected.mask_logits)
+    assert predictor(image).segment_map.shape == (60, 110)
+    plain = {"flip": False, "scales": [1], "pad": True}
+    assert predictor.batch([image], thresholds=plain, all_stages=True)[0].raw.sizes.padded == (129, 129)
+    with pytest.raises(ValueError, match="all layers come from one plain pass"):
+        predictor.batch([image], all_stages=True)
+    with pytest.raises(ValueError, match="flip=1 must be true or false"):
+        predictor(image, {"flip": 1})
