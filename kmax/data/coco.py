@@ -6,10 +6,7 @@ Cityscapes and ADE20K, once prepared, have the same format and differ in where f
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kmax.categories import Categories, load_categories
+from kmax.data.index import Index, load_index
 from kmax.data.places import Places, ade20k, at, cityscapes
 from kmax.data.segment_maps import positions, present
 from kmax.data.storage import Folder
@@ -58,28 +56,6 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & 0xFFFFFF).view(np.int32)
 
 
-@dataclass(frozen=True)
-class _Index:
-    """What the JSON says, as flat arrays that workers share instead of copying object by object.
-
-    Image i has the segments `offset[i]` … `offset[i + 1]` of the `segment_*` arrays; `file_offset` cuts the names out
-    of `file_bytes`, image name and annotation name in turn.
-    """
-
-    image_id: np.ndarray
-    offset: np.ndarray
-    segment_id: np.ndarray
-    segment_label: np.ndarray
-    segment_crowd: np.ndarray
-    file_bytes: np.ndarray
-    file_offset: np.ndarray
-
-    def names(self, index: int) -> tuple[str, str]:
-        cuts = self.file_offset[2 * index : 2 * index + 3]
-        image, annotation = (self.file_bytes[a:b].tobytes().decode() for a, b in pairwise(cuts))
-        return image, annotation
-
-
 class CocoPanoptic:
     """Images with panoptic ground truth in COCO's format.
 
@@ -107,21 +83,18 @@ class CocoPanoptic:
 
     def _read_index(self, places: Places, categories: Categories, subset: int | Sequence[int] | None) -> None:
         self.places, self.categories = places, categories
-        if not places.annotation_file.exists():
-            raise FileNotFoundError(
-                f"{places.annotation_file} is missing: set dataset.root to the folder described in data/README.md."
-            )
-        content = _read_json(places.annotation_file)
-        self._index = _build_index(content, categories.label_of, places.annotation_file, subset)
-        self._checked = np.zeros(len(self), bool)
+        self._index = load_index(places.annotation_file)
+        self._chosen = _choose(self._index, subset, places.annotation_file)
+        _check_categories(self._index, categories, places.annotation_file)
+        self._checked = np.zeros(len(self._index), bool)
 
     def __len__(self) -> int:
-        return len(self._index.image_id)
+        return len(self._chosen)
 
     @property
     def image_ids(self) -> list[Any]:
         """One per image, as in the JSON."""
-        return self._index.image_id.tolist()
+        return self._index.image_id[self._chosen].tolist()
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.
@@ -132,6 +105,7 @@ class CocoPanoptic:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
+        index = self._chosen[index]
         image_id = self._index.image_id[index].item()
         image_name, annotation_name = self._index.names(index)
         image_name = self.places.image_name(image_id, image_name)
@@ -150,9 +124,29 @@ class CocoPanoptic:
         return Sample(image, segment_map, segments, image_id, image_name)
 
     def _segments(self, index: int) -> tuple[Segment, ...]:
-        part = slice(self._index.offset[index], self._index.offset[index + 1])
-        columns = (self._index.segment_id[part], self._index.segment_label[part], self._index.segment_crowd[part])
-        return tuple(Segment(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+        label_of = self.categories.label_of
+        return tuple(Segment(id_, label_of[category], crowd) for id_, category, crowd in self._index.segments(index))
+
+
+def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Sequence[int]:
+    """The positions in the index that `subset` means."""
+    if subset is None or isinstance(subset, int):
+        chosen: Sequence[int] = range(len(index) if subset is None else min(subset, len(index)))
+    else:
+        chosen = np.flatnonzero(np.isin(index.image_id, list(subset))).tolist()
+    if not chosen:
+        raise ValueError(f"{path} has no annotated image{'' if subset is None else ' of those that subset names'}.")
+    return chosen
+
+
+def _check_categories(index: Index, categories: Categories, path: Path) -> None:
+    unknown = set(np.unique(index.segment_category).tolist()) - categories.label_of.keys()
+    if unknown:
+        category = min(unknown)
+        raise ValueError(
+            f"{path}: category {category} in {index.annotation_with(category)} is not among the "
+            f"{categories.num_classes} of this dataset: set dataset.categories to a JSON file that has it."
+        )
 
 
 class CityscapesPanoptic(CocoPanoptic):
@@ -193,54 +187,3 @@ def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: str, ann
         raise ValueError(
             f"Segment {odd} of {Path(png).name} is in {where} but not in {other}: get both from one release."
         )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
-    lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]
-    if lacking:
-        raise ValueError(f"{path} has no {lacking[0]!r}: give a panoptic JSON file in COCO's format.")
-    return content
-
-
-def _build_index(
-    content: dict[str, Any], label_of: dict[int, int], path: Path, subset: int | Sequence[int] | None
-) -> _Index:
-    """Images that have an annotation, in the order of `annotations`."""
-    images = {image["id"]: image["file_name"] for image in content["images"]}
-    annotations = content["annotations"]
-    if isinstance(subset, int):
-        annotations = annotations[:subset]
-    elif subset is not None:
-        annotations = [a for a in annotations if a["image_id"] in set(subset)]
-    if not annotations:
-        raise ValueError(f"{path} has no annotated image{'' if subset is None else ' of those that subset names'}.")
-    names: list[bytes] = []
-    segments: list[tuple[int, int, bool]] = []
-    offset = [0]
-    for annotation in annotations:
-        if annotation["image_id"] not in images:
-            raise ValueError(f"{path}: annotation {annotation['file_name']} belongs to no image of the file.")
-        names += [images[annotation["image_id"]].encode(), annotation["file_name"].encode()]
-        for s in annotation["segments_info"]:
-            label = label_of.get(s["category_id"])
-            if label is None:
-                raise ValueError(
-                    f"{path}: category {s['category_id']} in {annotation['file_name']} is not among the "
-                    f"{len(label_of)} of this dataset: set dataset.categories to a JSON file that has it."
-                )
-            segments.append((s["id"], label, bool(s.get("iscrowd", 0))))
-        offset.append(len(segments))
-    table = np.array(segments, np.int64).reshape(-1, 3)
-    return _Index(
-        image_id=np.array([annotation["image_id"] for annotation in annotations]),
-        offset=np.array(offset),
-        segment_id=table[:, 0],
-        segment_label=table[:, 1].astype(np.int32),
-        segment_crowd=table[:, 2].astype(bool),
-        file_bytes=np.frombuffer(b"".join(names), np.uint8),
-        file_offset=np.cumsum([0, *map(len, names)]),
-    )

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from kmax.categories import Categories
+from kmax.data.files import write_bytes, write_json
 from kmax.data.places import ADE20K_FOLDERS, ADE20K_IMAGES
-from kmax.data.prepare.files import write_bytes, write_json
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import (
     ade20k_segments,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from kmax.categories import Categories
+from kmax.data.files import write_bytes
 from kmax.data.places import Places
-from kmax.data.prepare.files import write_bytes
 from kmax.data.prepare.pool import parallel
 from kmax.data.prepare.segments import decode_array, encode_png
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmax.data.prepare.files import write_bytes
+from kmax.data.files import write_bytes
 from kmax.data.prepare.pool import parallel
 from kmax.data.storage import Archive, Folder
 
