@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from kmax.cluster.signals import STOP_SIGNALS
+
+if __name__ == "__main__" and "SLURM_JOB_ID" in os.environ:
+    STOP_SIGNALS.listen()  # the imports below take seconds, and a job must not die of being asked to stop meanwhile
 
 import hydra
 from lightning.pytorch import seed_everything
@@ -12,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kmax.batch_plan import batch_plan
 from kmax.build import categories_from_config, initialize_from, module_from_config
-from kmax.callbacks import STOP_SIGNALS, checkpoint_to_resume
+from kmax.callbacks import checkpoint_to_resume
 from kmax.config import build_datamodule, build_trainer, command_line, register, resolve, run_or_explain
 from kmax.hardware import tune_model
 

@@ -7,8 +7,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 RULES = ("keep", "scale")
 
 
@@ -34,6 +32,8 @@ def num_devices(devices: Any, accelerator: str) -> int:
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
     if str(devices) in ("-1", "auto"):
+        import torch  # here, so that a job can listen for signals before it imports what takes seconds
+
         return max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda", "auto") else 1
     return int(devices)
 

@@ -64,7 +64,10 @@ def _field_type(annotation: Any) -> Any:
 
 
 def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type:
-    """A dataclass whose fields are the parameters of `function`, with their types and defaults."""
+    """A dataclass whose fields are the parameters of `function`, with their types and defaults.
+
+    It belongs to this module under its own name: assign it to a variable called `name`.
+    """
     hints = typing.get_type_hints(function)
     fields: list[Any] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -77,7 +80,9 @@ def schema_of(function: Callable, name: str, skip: tuple[str, ...] = ()) -> type
             fields.append((parameter.name, kind, field(default_factory=partial(type(default), default))))
         else:
             fields.append((parameter.name, kind, default))
-    return make_dataclass(name, fields)
+    schema = make_dataclass(name, fields)
+    schema.__module__ = __name__  # so that launchers, which send the schema to other processes, send its name alone
+    return schema
 
 
 def _optional(field_: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import pickle
 import runpy
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from conftest import ROOT, SMALL_RUN, run_python
 from kmax.callbacks.pruning import hopeless
 from kmax.cluster import check_multirun, slurm_resources
-from kmax.config import compose_config, conf_dir, register
+from kmax.config import BackboneConfig, InferenceConfig, LossConfig, ModelConfig, compose_config, conf_dir, register
 
 PLUGINS = {"slurm_v100": "hydra_submitit_launcher", "joblib_local": "hydra_joblib_launcher"}
 sweep_table = runpy.run_path(str(ROOT / "scripts/sweep_table.py"))["main"]
@@ -138,3 +139,9 @@ def test_one_table_of_a_sweep(pruned_sweep: Path, capsys: pytest.CaptureFixture[
         assert f"optimizer.lr={row['optimizer.lr']}" in overrides
         assert (row["steps"], row["pruned"]) == ("4", "yes")
     assert "optimizer.steps" not in rows[0], "what all jobs share is left out"
+
+
+def test_the_schema_travels_by_name() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    for schema in (BackboneConfig, ModelConfig, InferenceConfig, LossConfig):
+        assert pickle.loads(cloudpickle.dumps(schema)) is schema

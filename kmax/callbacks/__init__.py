@@ -9,9 +9,9 @@ from kmax.callbacks.prediction_writer import PredictionWriter
 from kmax.callbacks.pruning import MedianPruning
 from kmax.callbacks.random_state import RandomState
 from kmax.callbacks.resume import ResumeCheckpoint
-from kmax.callbacks.signals import STOP_SIGNALS, Stopped
 from kmax.callbacks.skipped_files import SkippedFiles
 from kmax.callbacks.tracking import Tracking
+from kmax.cluster.signals import STOP_SIGNALS, Stopped
 
 __all__ = [
     "STOP_SIGNALS",

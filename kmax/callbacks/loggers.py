@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import secrets
+import warnings
+from collections.abc import Iterable
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 MODES = ("auto", "online", "offline")
@@ -93,6 +96,13 @@ class ContinuedCSVLogger(CSVLogger):
             with file.open(newline="") as stream:
                 self._earlier = list(csv.DictReader(stream))
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Experiment logs directory .* exists and is not empty")
+            return super().experiment
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
         if self._earlier:
@@ -101,3 +111,12 @@ class ContinuedCSVLogger(CSVLogger):
             self.experiment.metrics.extend(kept)
             self.experiment.save()
         super().log_metrics(metrics, step)
+
+
+def close_loggers(loggers: Iterable[Logger], exit_code: int) -> None:
+    """Write out what the loggers still hold, before the process is taken away; wandb hears that it is preempted."""
+    for logger in loggers:
+        logger.save()
+        if isinstance(logger, WandbLogger):
+            logger.experiment.mark_preempting()
+            logger.experiment.finish(exit_code)

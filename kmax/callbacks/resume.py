@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from kmax.callbacks.checkpoint_files import LAST, rotate
-from kmax.callbacks.signals import STOP_SIGNALS, Stopped, requeue
+from kmax.callbacks.loggers import close_loggers
+from kmax.cluster.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
 class ResumeCheckpoint(Checkpoint):
@@ -96,8 +97,7 @@ class ResumeCheckpoint(Checkpoint):
             reason = STOP_SIGNALS.received or "a signal to another rank"
             written = self.folder / LAST
             print(f"Stopped by {reason} after step {self.last_step}; {written} is written.", flush=True)
-            for logger in trainer.loggers:
-                logger.save()
+            close_loggers(trainer.loggers, STOPPED)
             print(f"{requeue()}.", flush=True)
         raise Stopped(trainer.global_rank)
 

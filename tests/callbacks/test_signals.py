@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmax.callbacks.signals import StopSignals, job_id, requeue
+from kmax.cluster.signals import StopSignals, job_id, requeue
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])

@@ -159,6 +159,6 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             process.terminate()
         for process in reversed(started):
             try:
-                process.wait(20)
+                process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -1,0 +1,201 @@
+"""Estimates before a job is queued: memory per GPU by crop and backbone, and hours of the published recipes.
+
+    python scripts/memory_table.py                                  # all published recipes, as Markdown
+    python scripts/memory_table.py coco_resnet50 --crops 641x641 1025x1025
+
+No GPU is needed: the forward pass runs under fp16 autocast on fake tensors, which have shapes and no data, while what
+autograd keeps for the backward pass is added up and FLOPs are counted. The losses run on random predictions.
+
+Memory = 22 bytes per parameter (fp32 weight, gradient and two moments of AdamW: 16; DDP's buckets: 4; autocast's fp16
+copies: 2) + images × what is kept per image + 1.5 GiB for the CUDA context, workspaces and fragmentation. A training
+step counts as three forward passes. Hours are scaled to the one published time: 53 h on 32 V100 for COCO, ResNet-50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from kmax.build import model_from_config
+from kmax.categories import load_categories
+from kmax.config import compose_config, resolve
+from kmax.losses import Criterion
+from kmax.structures import Output, Prediction, Target
+
+EXPERIMENTS = (
+    *(f"coco_{name}" for name in ("resnet50", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large")),
+    *(f"cityscapes_{name}" for name in ("resnet50", "convnext_large")),
+)
+GIB = 2**30
+BYTES_PER_PARAMETER = 22
+OVERHEAD = 1.5 * GIB
+BATCH = 2  # batch norm after global pooling wants more than one value per channel
+PUBLISHED = ("coco_resnet50", 53 * 3600 * 32)  # seconds on one V100
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`parameters`; bytes that one image keeps until the backward pass, `kept`; `flops` of its forward pass."""
+
+    parameters: int
+    kept: int
+    flops: int
+
+    def memory(self, images: int) -> float:
+        """Estimated bytes on a GPU that trains with so many images."""
+        return BYTES_PER_PARAMETER * self.parameters + images * self.kept + OVERHEAD
+
+    def images(self, memory: float) -> int:
+        """How many images fit into `memory` bytes."""
+        return max(0, int((memory - self.memory(0)) // self.kept))
+
+
+class Kept:
+    """Bytes of the storages that autograd saves while this is entered, without those of `known` tensors."""
+
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        self._known = {t.untyped_storage()._cdata for t in known}
+        self._storages: dict[int, Any] = {}  # kept alive, so that no address is used twice
+        self._hooks = saved_tensors_hooks(self._note, lambda tensor: tensor)
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._storages[storage._cdata] = storage
+        return tensor
+
+    def __enter__(self) -> Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    @property
+    def bytes(self) -> int:
+        """Their sum."""
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+
+def to_fake(model: nn.Module) -> None:
+    """Replace the tensors of a model on the meta device; call it under FakeTensorMode."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def measure(config: dict[str, Any], size: tuple[int, int]) -> Cost:
+    """What one image of `size` costs a model in training.
+
+    Args:
+        config: resolved, of an experiment.
+    """
+    classes = load_categories(config["dataset"]["categories"]).num_classes
+    with torch.device("meta"):
+        model = model_from_config(config, classes, pretrained=False).train()
+    parameters = sum(p.numel() for p in model.parameters())
+    with FakeTensorMode(), FlopCounterMode(display=False) as flops:
+        to_fake(model)
+        with Kept([*model.parameters(), *model.buffers()]) as kept, torch.autocast("cpu", torch.float16):
+            output = model(torch.empty(BATCH, 3, *size))
+    # Autocast's copies of the weights are kept too, once for all images; they count with the parameters.
+    forward = (kept.bytes - 2 * parameters) // BATCH
+    return Cost(parameters, forward + loss_bytes(config, output, classes), flops.get_total_flops() // BATCH)
+
+
+def loss_bytes(config: dict[str, Any], output: Output, classes: int) -> int:
+    """What the losses of one image keep, with random predictions of the shapes of `output` and ten segments."""
+
+    def random(tensor: Tensor) -> Tensor:
+        """Of length 1 over channels, as pixel features are."""
+        return nn.functional.normalize(torch.randn(1, *tensor.shape[1:]), dim=1).requires_grad_()
+
+    predictions = tuple(Prediction(*(random(part) for part in prediction)) for prediction in output.predictions)
+    semantic = None if output.semantic_logits is None else random(output.semantic_logits)
+    height, width = predictions[-1].mask_logits.shape[-2:]
+    rows = torch.arange(height) * 10 // height
+    target = Target(rows[:, None].expand(height, width).contiguous(), torch.arange(10) % classes)
+    given = [part for prediction in predictions for part in prediction]
+    with Kept([*given, *([] if semantic is None else [semantic])]) as kept:
+        losses = Criterion(classes, **config["loss"])(Output(predictions, semantic), [target])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    return kept.bytes
+
+
+def experiment_config(name: str) -> dict[str, Any]:
+    """The resolved configuration of an experiment, without what needs a running job."""
+    config = compose_config(name)
+    del config.callbacks, config.logger
+    return resolve(config)
+
+
+def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -> list[str]:
+    """The Markdown table of memory."""
+    lines = ["| experiment | crop | parameters | fixed | per image | images on 16 GB · 32 GB |", "| --- " * 6 + "|"]
+    for name in names:
+        config = experiment_config(name)
+        own = tuple(config["dataset"]["size"])
+        for crop in crops or ([own] if name.startswith("cityscapes") else [(641, 641), own]):
+            cost = measure(config, crop)
+            fits = " · ".join(str(cost.images(memory * GIB)) for memory in (16, 32))
+            lines.append(
+                f"| `{name}` | {crop[0]}×{crop[1]} | {cost.parameters / 1e6:.1f} M | {cost.memory(0) / GIB:.1f} GiB "
+                f"| {cost.kept / GIB:.1f} GiB | {fits} |"
+            )
+    return lines
+
+
+def hour_rows(names: Sequence[str]) -> list[str]:
+    """The Markdown table of hours."""
+    reference = _work(PUBLISHED[0])[0] / PUBLISHED[1]  # FLOPs per second of one V100
+    lines = [
+        f"A V100 at {3 * reference / 1e12:.1f} TFLOP/s gives the published time.",
+        "",
+        "| experiment | images | TFLOP per image, forward | V100 hours | hours on 32 · 8 · 1 |",
+        "| --- " * 5 + "|",
+    ]
+    for name in names:
+        work, images = _work(name)
+        hours = work / reference / 3600
+        spread = " · ".join(f"{hours / devices:.0f}" for devices in (32, 8, 1))
+        lines.append(f"| `{name}` | {images / 1e6:.1f} M | {work / images / 1e12:.2f} | {hours:.0f} | {spread} |")
+    return lines
+
+
+def _work(name: str) -> tuple[float, int]:
+    """(FLOPs of all forward passes, images) of a recipe."""
+    config = experiment_config(name)
+    images = config["dataset"]["batch_size"] * config["optimizer"]["steps"]
+    return measure(config, tuple(config["dataset"]["size"])).flops * images, images
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", default=EXPERIMENTS, help="files of conf/experiment")
+    parser.add_argument("--crops", nargs="+", help="HxW, e.g. 641x641 (default: 641x641 and the experiment's own)")
+    options = parser.parse_args(arguments)
+    try:
+        crops = [tuple(map(int, crop.split("x"))) for crop in options.crops or []]
+        print("\n".join(memory_rows(options.experiments, [(h, w) for h, w in crops])), end="\n\n", flush=True)
+        if not crops:
+            small = ("coco_resnet50_8gpu", "coco_resnet50_1gpu") if options.experiments is EXPERIMENTS else ()
+            print("\n".join(hour_rows([*options.experiments, *small])))
+    except (ValueError, HydraException) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()

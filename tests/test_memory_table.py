@@ -1,0 +1,43 @@
+"""Estimates of memory and FLOPs: exact where the truth is known, and in proportion to the pixels."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+
+from conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("memory_table", ROOT / "scripts/memory_table.py")
+assert spec is not None
+assert spec.loader is not None
+memory_table = sys.modules["memory_table"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(memory_table)
+
+
+def test_what_autograd_keeps_is_counted_once() -> None:
+    weight = torch.ones(8, 8, requires_grad=True)
+    x = torch.ones(4, 8, requires_grad=True)
+    with memory_table.Kept([weight]) as kept:
+        y = (x @ weight).exp()  # keeps x, weight, and its own result
+        (y * y).sum()  # keeps y twice, which is no second copy
+    assert kept.bytes == 4 * (x.numel() + y.numel())
+
+
+def test_memory_and_flops_follow_the_pixels() -> None:
+    config = memory_table.experiment_config("shapes")
+    small, large = (memory_table.measure(config, (size, size)) for size in (129, 257))
+    assert small.parameters == large.parameters
+    pixels = (257 / 129) ** 2
+    assert large.flops / small.flops == pytest.approx(pixels, rel=0.15)
+    assert 0.8 * pixels < large.kept / small.kept < 1.4 * pixels  # axial attention grows faster than the pixels
+    assert large.images(large.memory(3) + 1) == 3
+    assert large.images(large.memory(3) - 1) == 2
+    assert large.images(0) == 0
+
+
+def test_an_unknown_experiment_is_named() -> None:
+    with pytest.raises(SystemExit, match="no_such"):
+        memory_table.main(["no_such"])
