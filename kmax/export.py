@@ -52,10 +52,12 @@ class ExportableModel(nn.Module):
 @dataclass(frozen=True)
 class Parity:
     """An exported model against eager PyTorch: the largest deviation of a class or mask logit, relative to the largest
-    logit of its kind; of `pictures` compared, how many panoptic maps are `identical`, and the pixels that differ."""
+    logit of its kind in the picture; of `pictures` compared, how many deviate `beyond` the tolerance, how many panoptic
+    maps are `identical`, and the pixels that differ."""
 
     deviation: float
     pictures: int
+    beyond: int
     identical: int
     differing_pixels: int
 
@@ -82,11 +84,12 @@ def export_model(
         size: (H, W) of the input.
         batch: a number, or `dynamic`.
         pictures: (H0, W0, 3) uint8 RGB, of any sizes.
-        tolerance: the largest `Parity.deviation` that is accepted.
+        tolerance: how far a picture's logits may deviate. One picture in ten may deviate further: where two queries
+            are equally near to a pixel, rounding decides the k-means assignment, in eager float32 as well.
 
     Raises:
         ValueError: an unknown format, an impossible size or batch, a missing extra or compiler, or a deviation
-            beyond `tolerance`.
+            beyond `tolerance` in more than a tenth of the pictures.
     """
     path = Path(path)
     write, load = _backend(format)
@@ -96,11 +99,12 @@ def export_model(
     try:
         with _quiet():
             write(_program(model, size, batch), describe(module, size), temporary)
-        parity = compare(model, load(temporary), module, size, 1 if batch == "dynamic" else int(batch), pictures)
-        if not parity.deviation <= tolerance:
+        count = 1 if batch == "dynamic" else int(batch)
+        parity = compare(model, load(temporary), module, size, count, pictures, tolerance)
+        if parity.beyond > parity.pictures // 10:
             raise ValueError(
-                f"The exported model deviates from eager by {parity.deviation:.1e}, beyond tolerance={tolerance:.0e}: "
-                "nothing was written."
+                f"The exported model deviates from eager by up to {parity.deviation:.1e}, in {parity.beyond} of "
+                f"{parity.pictures} pictures beyond tolerance={tolerance:.0e}: nothing was written."
             )
         temporary.replace(path)
     finally:
@@ -203,6 +207,7 @@ def compare(
     size: tuple[int, int],
     batch: int,
     pictures: Iterable[np.ndarray],
+    tolerance: float,
 ) -> Parity:
     """Run both on `pictures`, `batch` at a time (a short last batch is filled up with its first picture).
 
@@ -210,19 +215,20 @@ def compare(
     """
     everything = list(pictures)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    deviation = 0.0
+    deviations: list[float] = []
     for start in range(0, len(everything), batch):
         some = everything[start : start + batch]
         inputs = serving.prepare([*some, *some[:1] * (batch - len(some))], size)
         with torch.no_grad():
             eager = model(*map(torch.as_tensor, inputs))
         exported = run(*inputs)
-        for ours, theirs in zip(eager, exported, strict=True):
-            deviation = max(deviation, float(np.abs(ours.numpy() - theirs).max() / ours.abs().max()))
         for i, picture in enumerate(some):
+            both = [(ours[i].numpy(), theirs[i]) for ours, theirs in zip(eager, exported, strict=True)]
+            deviations.append(max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in both))
             pairs.append(_maps(module, size, picture.shape[:2], [x[i] for x in eager], [x[i] for x in exported]))
     differing = [int((first != second).sum()) for first, second in pairs]
-    return Parity(deviation, len(pairs), differing.count(0), sum(differing))
+    beyond = sum(not deviation <= tolerance for deviation in deviations)  # NaN is beyond, too
+    return Parity(max(deviations), len(pairs), beyond, differing.count(0), sum(differing))
 
 
 def _maps(
