@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,14 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def _end_jobs(cluster: Cluster) -> None:
+    """Cancel all jobs and wait until their processes are gone: nobody could end them once the daemons have left."""
+    cluster.run("scancel", "--user", "root", check=False)
+    cluster.run("scancel", "--signal=KILL", "--full", "--user", "root", check=False)
+    with suppress(TimeoutError):
+        wait_for(lambda: not cluster.run("squeue", "-h", check=False).strip(), 40, "an empty queue")
+
+
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Start munge, the controller and both nodes in `folder`; stop exactly these processes at the end."""
@@ -154,7 +162,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         if started:
-            cluster.run("scancel", "--full", "--user", "root", check=False)
+            _end_jobs(cluster)
         for process in reversed(started):
             process.terminate()
         for process in reversed(started):
