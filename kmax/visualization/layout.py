@@ -24,12 +24,12 @@ def text_width(text: str, face: Font) -> int:
 
 
 def shorten(text: str, width: float, face: Font) -> str:
-    """The text, or its beginning and an ellipsis, not wider than `width`."""
+    """The text, or its beginning and three dots, not wider than `width`."""
     if text_width(text, face) <= width:
         return text
-    while text and text_width(text + "…", face) > width:
+    while text and text_width(text + "...", face) > width:
         text = text[:-1]
-    return text + "…"
+    return text + "..."
 
 
 def fit_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -52,7 +52,7 @@ def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Ca
     entries = []
     for label in dict.fromkeys(segment.label for segment in segments):
         ids = [s.id for s in segments if s.label == label]
-        entries.append(([colors[i] for i in ids], categories.names[label] + (f" ×{len(ids)}" if len(ids) > 1 else "")))
+        entries.append(([colors[i] for i in ids], categories.names[label] + (f" ({len(ids)})" if len(ids) > 1 else "")))
     return with_key(picture, entries, "classes", "no segment")
 
 
