@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# The tests' tensors are small and several processes share the cores: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL_RUN = (
     "debug=fast",
