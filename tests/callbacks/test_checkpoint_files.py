@@ -20,7 +20,8 @@ def config(folder: Path, resume: Any = "auto", **recipe: Any) -> dict[str, Any]:
 
 
 def save(folder: Path, step: int) -> None:
-    content = {"step": step, "weights": torch.full((1000,), float(step)), "kmax_config": RECIPE, "kmax_categories": {}}
+    content = {"step": step, "state_dict": {"w": torch.full((1000,), float(step))}}
+    content |= {"kmax_config": RECIPE, "kmax_categories": {}, "optimizer_states": []}
     AtomicCheckpointIO().save_checkpoint(content, folder / "next.ckpt")
     rotate(folder, folder / "next.ckpt")
 
