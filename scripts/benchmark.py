@@ -128,7 +128,7 @@ def training_step(size: int = 257, batch: int = 2) -> Benchmark:
     return Benchmark(title, step, reference=reference, unit="steps of a ResNet-50 classifier")
 
 
-def training_input(size: int = 1281, draws: int = 50) -> Benchmark:
+def training_input(size: int = 1281, draws: int = 100) -> Benchmark:
     """Training images on one core: decode, crop and resize, colour jitter, copy-paste, targets.
 
     Raises:
