@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kmax import postprocess, serving
 from kmax.module import KMaXModule, normalize
-from kmax.postprocess import Sizes
+from kmax.postprocess import Sizes, Thresholds
 from kmax.serving import Description
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "aoti": ".aoti.pt2"}
@@ -65,7 +65,12 @@ class Parity:
 def describe(module: KMaXModule, size: tuple[int, int]) -> Description:
     """What the exported file will say of itself."""
     categories = module.categories
-    return Description(size, tuple(categories.names), tuple(categories.is_thing), asdict(module.thresholds))
+    return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(module))
+
+
+def _thresholds(module: KMaXModule) -> dict[str, float]:
+    """What `serving.panoptic` takes; test-time options that run the network again are left out."""
+    return {field.name: getattr(module.thresholds, field.name) for field in fields(Thresholds)}
 
 
 def export_model(
@@ -242,5 +247,5 @@ def _maps(
     is_thing, thresholds = module.categories.is_thing, module.thresholds
     sizes = Sizes.fit(size, original)
     ours = postprocess.panoptic(eager[0], eager[1], is_thing, thresholds, sizes)
-    theirs, _ = serving.panoptic(exported[0], exported[1], is_thing, size, sizes.original, **asdict(thresholds))
+    theirs, _ = serving.panoptic(exported[0], exported[1], is_thing, size, sizes.original, **_thresholds(module))
     return ours.segment_map.numpy(), theirs
