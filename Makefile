@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test check format clean
+.PHONY: demo test check docs format clean
 
 # The environment is built once, and again only when pyproject.toml has changed or other EXTRAS are asked for.
 $(INSTALLED): pyproject.toml
@@ -25,6 +25,9 @@ check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## the pages of docs/ as a site in build/docs
+	$(BIN)/mkdocs build --strict
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
