@@ -83,7 +83,7 @@ def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module:
     for i, picture in enumerate(PICTURES[:2]):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     files = [str(tmp_path / f"{i}.png") for i in range(2)]
-    result = run_python("examples/serve_onnx.py", str(onnx_file), *files)
+    result = run_python("scripts/serve_onnx.py", str(onnx_file), *files)
     assert result.returncode == 0, result.stderr[-3000:]
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     for i, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Serve an exported model with onnxruntime, NumPy and Pillow: `python examples/serve_onnx.py model.onnx street.jpg`.
+"""Serve an exported model with onnxruntime, NumPy and Pillow: `python scripts/serve_onnx.py model.onnx street.jpg`.
 
 Prints one line of JSON per picture. In a service without kmax, copy kmax/serving.py next to this file.
 """
