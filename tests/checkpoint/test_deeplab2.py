@@ -26,7 +26,7 @@ def test_variables_and_entries_are_a_bijection(name: str) -> None:
     assert {key: list(value.shape) for key, value in to_deeplab2(state, is_thing).items()} == shapes
 
 
-@pytest.mark.parametrize("name", ["coco_axial_r50", "cityscapes_r50"])
+@pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
     variables = seeded(name)

@@ -24,7 +24,7 @@ def test_names_and_shapes_are_a_bijection(name: str) -> None:
     assert summary["parameters"] - auxiliary == summary["parameters_without_aux_semantic"]
 
 
-@pytest.mark.parametrize("name", ["coco_convnext_tiny", "cityscapes_r50"])
+@pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     theirs = {key: golden_tools.recipe.seeded_tensor(key, shape) for key, shape in golden_tools.entries(name)}
     model = golden_tools.model(name, device="meta")
