@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmax.metrics.mask_ap import MaskAPResult, check_instances
+from kmax.metrics.mask_ap import InstanceMetric, MaskAPResult
 from kmax.metrics.overlaps import Table
-from kmax.metrics.records import RecordMetric
 from kmax.structures import Instances, Sample
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
@@ -30,27 +29,12 @@ class _Matches(NamedTuple):
     missed: int
 
 
-class CityscapesAP(RecordMetric):
-    """Average precision of instances against the things of samples.
+class CityscapesAP(InstanceMetric):
+    """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
 
-    Args:
-        is_thing: for each of the K classes.
-    """
-
-    def __init__(self, is_thing: Sequence[bool]) -> None:
-        super().__init__()
-        self.is_thing = tuple(map(bool, is_thing))
-        self.labels = [label for label, thing in enumerate(self.is_thing) if thing]
-
-    def update(self, predictions: Sequence[Instances], ground_truths: Sequence[Sample]) -> None:
-        """Match the instances of some images.
-
-        Raises:
-            ValueError: masks of another size than the image; an unknown label.
-        """
-        for prediction, truth in zip(predictions, ground_truths, strict=True):
-            check_instances(prediction, truth, len(self.is_thing))
-            self.keep(truth.image_id, _match_image(prediction, truth, self.labels))
+    def match(self, prediction: Instances, truth: Sample) -> dict[int, tuple[_Matches, ...]]:
+        """Hits and misses of one image by label, at each threshold."""
+        return _match_image(prediction, truth, self.labels)
 
     def compute(self) -> MaskAPResult:
         """The average precision of all images so far, on all ranks."""

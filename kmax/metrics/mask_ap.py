@@ -40,8 +40,8 @@ class MaskAPResult:
     large: float | None = None
 
 
-class MaskAP(RecordMetric):
-    """Average precision of instances against the things of samples.
+class InstanceMetric(RecordMetric):
+    """What the evaluations of instances share: each image is matched as it comes, and its record kept.
 
     Args:
         is_thing: for each of the K classes.
@@ -60,7 +60,19 @@ class MaskAP(RecordMetric):
         """
         for prediction, truth in zip(predictions, ground_truths, strict=True):
             check_instances(prediction, truth, len(self.is_thing))
-            self.keep(truth.image_id, _match(prediction, truth, self.labels))
+            self.keep(truth.image_id, self.match(prediction, truth))
+
+    def match(self, prediction: Instances, truth: Sample) -> Any:
+        """The record of one image; a subclass says how masks are matched."""
+        raise NotImplementedError
+
+
+class MaskAP(InstanceMetric):
+    """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
+
+    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], dict[str, Any]]:
+        """What pycocotools says of one image, by label and range of areas."""
+        return _match(prediction, truth, self.labels)
 
     def compute(self) -> MaskAPResult:
         """The average precision of all images so far, on all ranks."""
