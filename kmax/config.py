@@ -124,14 +124,14 @@ class DatasetConfig:
 class OptimizerConfig:
     """AdamW with a warm-up and polynomial decay; `steps` is the length of the run in optimizer steps. `clip_norm`
     bounds the norm of the gradient; with `ema_decay` validation and checkpoints use an exponential moving average of
-    the weights."""
+    the weights. `fused` asks for AdamW's single kernel; null: on the CPU, where nothing speaks against it."""
 
     lr: float = MISSING
     weight_decay: float = 0.05
     backbone_multiplier: float = 0.1
     steps: int = MISSING
     warmup_steps: int = 5000
-    fused: bool = False
+    fused: bool | None = None
     clip_norm: float | None = None
     ema_decay: float | None = None
 

@@ -117,7 +117,8 @@ class KMaXModule(LightningModule):
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
         groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
-        optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=recipe["fused"] or None)
+        fused = self.device.type == "cpu" if recipe["fused"] is None else recipe["fused"]
+        optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])
         )

@@ -45,6 +45,8 @@ class Criterion(nn.Module):
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples={samples}: the losses need at least one pixel.")
+        if similarity_temperature < 0.02:
+            raise ValueError(f"similarity_temperature={similarity_temperature}: below 0.02, exp(1 / it) overflows.")
         self.num_classes = num_classes
         self.class_weight = class_weight
         self.mask_weight = mask_weight

@@ -2,68 +2,101 @@
 
 With f the features of S drawn pixels, logits L_kj = f_k·f_j / T, and the target of column j spread evenly over
 the pixels of j's segment, the cross-entropy of column j is ln Σ_k exp L_kj − f_j·(mean of f over j's segment) / T. Its
-second term needs no S×S matrix. The first is symmetric in k and j: with E = exp L, Z its sums and r = γ / Z for the
-arriving gradient γ,
+second term needs no S×S matrix. The first is symmetric in k and j: with E = exp L, Z its sums, γ_j the weight of
+column j in the loss and r = γ / Z,
 
     ∂/∂f_k Σ_j γ_j ln Z_j = Σ_j E_kj (r_k + r_j) f_j / T,
 
-so both passes compute the upper triangle of E only, a few rows at a time, and store nothing of size S×S.
+so one triangle of E suffices. The weights do not depend on what arrives from behind: the forward pass computes
+the gradient as well, one image after the other, while E is there.
 
 Letters: B batch, C channels, S drawn pixels, N queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from kmax.losses.common import at_least_float32, mean_over_images
+from kmax.losses.common import at_least_float32
 from kmax.losses.matching import Match
 from kmax.losses.sampling import sample_feature
 
-_ROWS = {"cpu": 256}  # rows of the similarity matrix that exist at a time: about what the cache holds
-_MANY_ROWS = 1024  # elsewhere few large kernels are faster
+_WIDTH = {"cpu": 512}  # columns of a block of E: of memory that is soon used again
+_LARGE_WIDTH = 1024  # elsewhere few large kernels are faster
 
 
-def _row_blocks(features: Tensor, temperature: float, shift: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """start, stop and `exp(L − shift)` (B, stop − start, S − start), the upper triangle of rows start … stop."""
-    columns = features.transpose(1, 2) / temperature
-    rows = _ROWS.get(features.device.type, _MANY_ROWS)
-    for start in range(0, features.shape[1], rows):
-        stop = min(start + rows, features.shape[1])
-        yield start, stop, (features[:, start:stop] @ columns[:, :, start:] - shift).exp_()
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """(n, k), (m, k) → `a @ b.T`, (n, m). On a CPU as a 1×1 convolution: oneDNN, which computes those, uses the widest
+    vectors of every make, MKL's products do not (measured on AMD: half the time)."""
+    if a.device.type != "cpu" or a.dtype != torch.float32 or not len(a):
+        return a @ b.T
+    (n, k), m = a.shape, len(b)
+    by_pixels = a.stride(1) == 1  # otherwise by channels: nothing is copied
+    pixels = a.reshape(1, n, 1, k).permute(0, 3, 1, 2) if by_pixels else a.T.reshape(1, k, n, 1)
+    return F.conv2d(pixels, b.reshape(m, k, 1, 1))[0, :, :, 0].T
 
 
-class SelfSimilarity(torch.autograd.Function):
-    """(features (B, S, C), T) → ln Σ_k exp(f_k·f_j / T) (B, S), for features about as long as 1 or shorter."""
+class _Triangle:
+    """The lower triangle of `exp(f_k·f_j / T)` for `features` (S, C), no longer than about 1: in blocks of columns."""
+
+    def __init__(self, features: Tensor, temperature: float) -> None:
+        self.features = features
+        count, width = len(features), _WIDTH.get(features.device.type, _LARGE_WIDTH)
+        scaled = features / temperature
+        self.blocks = []
+        for start in range(0, count, width):
+            stop = min(start + width, count)
+            self.blocks.append((start, stop, _product(features[start:], scaled[start:stop]).exp_()))
+
+    def sums(self) -> Tensor:
+        """Those of the rows of the whole matrix, (S,)."""
+        total = self.features.new_zeros(len(self.features))
+        for start, stop, block in self.blocks:
+            total[start:stop] += block.sum(0)
+            total[stop:] += block[stop - start :].sum(1)
+        return total
+
+    def gradient(self, ratio: Tensor) -> Tensor:
+        """Σ_j E_kj (r_k + r_j) f_j, (S, C), for r (S,). Uses up the blocks."""
+        result, transposed = torch.zeros_like(self.features), self.features.T.contiguous()
+        while self.blocks:
+            start, stop, block = self.blocks.pop()
+            block *= ratio[start:, None] + ratio[start:stop]
+            result[start:stop] += _product(block.T, transposed[:, start:])
+            result[stop:] += _product(block[stop - start :], transposed[:, start:stop])
+        return result
+
+
+class MeanContrast(torch.autograd.Function):
+    """(features (B, S, C), attraction (B, S), counted (B, S), T) → the mean of `ln Σ_k exp(f_k·f_j / T) − attraction`
+    over the counted pixels j of an image that are not 0 (at least 1), then over the images."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, temperature: float) -> Tensor:
-        shift = features.square().sum(2).amax(1)[:, None, None] / temperature  # no logit is larger
-        total = features.new_zeros(features.shape[:2])
-        for start, stop, exp in _row_blocks(features, temperature, shift):
-            total[:, start:stop] += exp.sum(2)
-            total[:, stop:] += exp[:, :, stop - start :].sum(1)
-        ctx.save_for_backward(features, shift, total)
-        ctx.temperature = temperature
-        return total.log() + shift[..., 0]
+    def forward(ctx: Any, features: Tensor, attraction: Tensor, counted: Tensor, temperature: float) -> Tensor:
+        needed = ctx.needs_input_grad[0]
+        weight, gradient = torch.zeros_like(attraction), torch.zeros_like(features) if needed else None
+        losses = []
+        for i in range(len(features)):
+            triangle = _Triangle(features[i], temperature)
+            total = triangle.sums()
+            values = (total.log() - attraction[i]) * counted[i]
+            weight[i] = counted[i] / ((values != 0).sum().clamp(min=1) * len(features))
+            losses.append((values * weight[i]).sum())
+            if gradient is not None:
+                gradient[i] = triangle.gradient(weight[i] / total) / temperature
+        ctx.save_for_backward(gradient, weight)
+        return torch.stack(losses).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        features, shift, total = ctx.saved_tensors
-        with torch.autocast(features.device.type, enabled=False):
-            ratio = grad / total
-            result = torch.zeros_like(features)
-            for start, stop, exp in _row_blocks(features, ctx.temperature, shift):
-                exp.mul_(ratio[:, start:stop, None] + ratio[:, None, start:])
-                result[:, start:stop] += exp @ features[:, start:]
-                result[:, stop:] += exp[:, :, stop - start :].transpose(1, 2) @ features[:, start:stop]
-        return result / ctx.temperature, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        gradient, weight = ctx.saved_tensors
+        return None if gradient is None else grad * gradient, -grad * weight, None, None
 
 
 def instance_discrimination_loss(
@@ -76,14 +109,13 @@ def instance_discrimination_loss(
         match: of the final prediction; its owners are the segments.
         index: (B, S) the drawn pixels; those on void only repel.
         size: (h, w).
-        temperature: T, which divides the dot products.
+        temperature: T, which divides the dot products; far enough from 0 for `exp(1 / T)`.
     """
     features = at_least_float32(sample_feature(pixel_feature, index, size)).transpose(1, 2).contiguous()
     owner = match.owner.gather(1, index)
     mean = _mean_per_group(features, owner + 1, match.segment.shape[1] + 1)
     attraction = (features * mean).sum(2) / temperature
-    loss = SelfSimilarity.apply(features, temperature) - attraction
-    return mean_over_images(loss.masked_fill(owner < 0, 0))
+    return MeanContrast.apply(features, attraction, owner >= 0, temperature)
 
 
 def _mean_per_group(features: Tensor, group: Tensor, groups: int) -> Tensor:

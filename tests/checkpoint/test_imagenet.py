@@ -113,6 +113,7 @@ def test_a_missing_file_is_named() -> None:
 def test_without_a_network_the_file_to_get_and_the_option_are_named(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(downloads, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(downloads.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -129,6 +130,7 @@ def test_a_network_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mo
     import threading
 
     released = threading.Event()
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(downloads, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(downloads, "_open", lambda address: released.wait(20))
     monkeypatch.setattr(downloads, "PATIENCE", 0.05)

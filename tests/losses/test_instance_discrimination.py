@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kmax.losses import instance_discrimination, match
-from kmax.losses.instance_discrimination import SelfSimilarity, instance_discrimination_loss
+from kmax.losses.instance_discrimination import MeanContrast, instance_discrimination_loss
 from kmax.losses.matching import Match
 from kmax.structures import Target
 
@@ -26,12 +26,12 @@ def some_match(segments: int, size: tuple[int, int]) -> Match:
     return match(torch.randn(2, 6, 3), torch.randn(2, 6, *size), targets)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 16, 256])
+@pytest.mark.parametrize("width", [1, 7, 16, 256])
 @pytest.mark.parametrize("segments", [0, 1, 4])
 def test_loss_and_gradient_are_those_of_the_dense_formulation(
-    rows: int, segments: int, monkeypatch: pytest.MonkeyPatch
+    width: int, segments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(instance_discrimination._ROWS, "cpu", rows)
+    monkeypatch.setitem(instance_discrimination._WIDTH, "cpu", width)
     torch.manual_seed(segments)
     matched = some_match(segments, (8, 9))
     feature = torch.nn.functional.normalize(torch.randn(2, 5, 8, 9, dtype=torch.float64), dim=1).requires_grad_()
@@ -46,7 +46,18 @@ def test_loss_and_gradient_are_those_of_the_dense_formulation(
 
 
 def test_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(instance_discrimination._ROWS, "cpu", 3)
+    monkeypatch.setitem(instance_discrimination._WIDTH, "cpu", 3)
     torch.manual_seed(0)
     features = torch.randn(2, 7, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: SelfSimilarity.apply(x, 0.3), (features,))
+    attraction = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
+    counted = torch.rand(2, 7) < 0.7
+    assert torch.autograd.gradcheck(
+        lambda x, y: MeanContrast.apply(x, y, counted, 0.3), (features, attraction), fast_mode=False
+    )
+
+
+def test_a_scaled_loss_has_a_scaled_gradient() -> None:
+    features = torch.nn.functional.normalize(torch.randn(1, 20, 4), dim=2).requires_grad_()
+    loss = MeanContrast.apply(features, torch.zeros(1, 20), torch.ones(1, 20, dtype=torch.bool), 0.3)
+    plain, scaled = (torch.autograd.grad(loss * factor, features, retain_graph=True)[0] for factor in (1, 1024))
+    torch.testing.assert_close(scaled, 1024 * plain)
