@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def check_hardware(config: Mapping[str, Any]) -> None:
@@ -35,8 +38,22 @@ def check_hardware(config: Mapping[str, Any]) -> None:
         )
 
 
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep what this process frees, for the next step: handing a gigabyte back to the system and
+    faulting it in again takes up to a fifth of a training step on a CPU. Does nothing on other systems."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_THRESHOLD, 2**25)  # the most that it takes
+    mallopt(_TRIM_THRESHOLD, -1)  # never
+
+
 def tune_model(model: nn.Module, strategy: Mapping[str, Any]) -> None:
-    """Lay the weights out as `strategy` asks, and compile; the model computes the same and keeps its names."""
+    """Lay the weights out as `strategy` asks, and compile; the model computes the same and keeps its names. On a CPU,
+    memory is kept between steps, too."""
+    if strategy["accelerator"] == "cpu":
+        keep_freed_memory()
     if strategy["channels_last"]:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if strategy["compile"]:

@@ -26,19 +26,33 @@ from kmax.losses.common import at_least_float32
 from kmax.losses.matching import Match
 from kmax.losses.sampling import sample_feature
 
-_WIDTH = {"cpu": 512}  # columns of a block of E: of memory that is soon used again
+_WIDTH = {"cpu": 256}  # columns of a block of E: of memory that is soon used again
 _LARGE_WIDTH = 1024  # elsewhere few large kernels are faster
 
 
+def _by_convolution(a: Tensor) -> bool:
+    """Whether to have products with `a` computed as 1×1 convolutions: on a CPU, oneDNN, which computes those, uses the
+    widest vectors of every make; MKL's products do not (on AMD they take twice the time)."""
+    return a.device.type == "cpu" and a.dtype == torch.float32 and len(a) > 0
+
+
+def _pixels(a: Tensor) -> Tensor:
+    """Rows as the pixels of an image, (n, k) → (1, k, n, 1); nothing is copied."""
+    return a.contiguous().view(1, len(a), 1, -1).permute(0, 3, 1, 2)
+
+
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """(n, k), (m, k) → `a @ b.T`, (n, m). On a CPU as a 1×1 convolution: oneDNN, which computes those, uses the widest
-    vectors of every make, MKL's products do not (measured on AMD: half the time)."""
-    if a.device.type != "cpu" or a.dtype != torch.float32 or not len(a):
+    """(n, k), (m, k) → `a @ b.T`, (n, m)."""
+    if not _by_convolution(a):
         return a @ b.T
-    (n, k), m = a.shape, len(b)
-    by_pixels = a.stride(1) == 1  # otherwise by channels: nothing is copied
-    pixels = a.reshape(1, n, 1, k).permute(0, 3, 1, 2) if by_pixels else a.T.reshape(1, k, n, 1)
-    return F.conv2d(pixels, b.reshape(m, k, 1, 1))[0, :, :, 0].T
+    return F.conv2d(_pixels(a), b.reshape(*b.shape, 1, 1))[0, :, :, 0].T
+
+
+def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
+    """(n, k), (n, m) → `a.T @ b`, (k, m)."""
+    if not _by_convolution(a):
+        return a.T @ b
+    return torch.nn.grad.conv2d_weight(_pixels(b), (a.shape[1], b.shape[1], 1, 1), _pixels(a))[:, :, 0, 0]
 
 
 class _Triangle:
@@ -63,12 +77,12 @@ class _Triangle:
 
     def gradient(self, ratio: Tensor) -> Tensor:
         """Σ_j E_kj (r_k + r_j) f_j, (S, C), for r (S,). Uses up the blocks."""
-        result, transposed = torch.zeros_like(self.features), self.features.T.contiguous()
+        features, result = self.features, torch.zeros_like(self.features)
         while self.blocks:
             start, stop, block = self.blocks.pop()
             block *= ratio[start:, None] + ratio[start:stop]
-            result[start:stop] += _product(block.T, transposed[:, start:])
-            result[stop:] += _product(block[stop - start :], transposed[:, start:stop])
+            result[start:stop] += _product_over_rows(block, features[start:])
+            result[stop:] += _product(block[stop - start :], features[start:stop].T)
         return result
 
 
