@@ -25,8 +25,7 @@ def check_hardware(config: Mapping[str, Any]) -> None:
             f"strategy.accelerator={accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the "
             "driver and at CUDA_VISIBLE_DEVICES."
         )
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and precision == "16-mixed":
+    if _on_cpu(accelerator) and precision == "16-mixed":
         raise ValueError(
             "strategy.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU (Lightning would take "
             "bf16-mixed without a word)."
@@ -36,6 +35,10 @@ def check_hardware(config: Mapping[str, Any]) -> None:
             "optimizer.fused=true undoes the scaling of float16 gradients inside the step, too late for "
             "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
         )
+
+
+def _on_cpu(accelerator: str) -> bool:
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
 def keep_freed_memory() -> None:
@@ -52,7 +55,7 @@ def keep_freed_memory() -> None:
 def tune_model(model: nn.Module, strategy: Mapping[str, Any]) -> None:
     """Lay the weights out as `strategy` asks, and compile; the model computes the same and keeps its names. On a CPU,
     memory is kept between steps, too."""
-    if strategy["accelerator"] == "cpu":
+    if _on_cpu(strategy["accelerator"]):
         keep_freed_memory()
     if strategy["channels_last"]:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
