@@ -16,7 +16,7 @@ def check_hardware(config: Mapping[str, Any]) -> None:
     """Refuse early what would end in a long traceback, or be replaced by something else without being asked.
 
     Raises:
-        ValueError: no GPU where one is asked for; float16 on a CPU; clipping with a fused optimizer under float16.
+        ValueError: no GPU where one is asked for; float16 on a CPU; clipping with a fused optimizer in half precision.
     """
     strategy, optimizer = config["strategy"], config["optimizer"]
     accelerator, precision = strategy["accelerator"], strategy["precision"]
@@ -30,9 +30,9 @@ def check_hardware(config: Mapping[str, Any]) -> None:
             "strategy.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU (Lightning would take "
             "bf16-mixed without a word)."
         )
-    if optimizer.get("clip_norm") and optimizer["fused"] and precision == "16-mixed":
+    if optimizer.get("clip_norm") and optimizer["fused"] and precision.endswith("-mixed"):
         raise ValueError(
-            "optimizer.fused=true undoes the scaling of float16 gradients inside the step, too late for "
+            "optimizer.fused=true undoes the scaling of half-precision gradients inside the step, too late for "
             "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
         )
 

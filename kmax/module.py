@@ -117,7 +117,9 @@ class KMaXModule(LightningModule):
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
         groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
-        fused = self.device.type == "cpu" if recipe["fused"] is None else recipe["fused"]
+        fused = recipe["fused"]
+        if fused is None:
+            fused = self.device.type == "cpu" and not recipe.get("clip_norm")
         optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])

@@ -8,8 +8,8 @@
     count      how many of them
 
 After the export both models run on the same pictures; the deviation of the logits and the number of identical panoptic
-maps are printed. A deviation beyond `tolerance` in more than a tenth of them is an error, and no file is written. See
-docs/deployment.md.
+maps are printed. A deviation beyond `tolerance` in more than a tenth of them, or far beyond in any, is an error, and
+no file is written. See docs/deployment.md.
 """
 
 from __future__ import annotations

@@ -119,13 +119,20 @@ def test_a_deviation_is_an_error_and_leaves_what_was_there(
         model = export._with_numpy(export.ExportableModel(module))
         return lambda *inputs: tuple(1.1 * x for x in model(*inputs))  # type: ignore[return-value]
 
+    def load_far_off_once(path: Path) -> export.Run:
+        exact, calls = export._with_numpy(export.ExportableModel(module)), iter(range(100))
+        return lambda *inputs: tuple(x * (1.1 if next(calls) == 3 else 1) for x in exact(*inputs))  # type: ignore[return-value]
+
     monkeypatch.setattr(export, "_program", lambda *arguments: None)
-    monkeypatch.setattr(
-        export, "_backend", lambda format: (lambda _, __, path: path.write_text("the file of today"), load_spoiled)
-    )
     (tmp_path / "model.pt2").write_text("the file of yesterday")
-    with pytest.raises(ValueError, match=r"deviates from eager by up to 1\.0e-01, in 1 of 1 pictures"):
-        export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), 1, PICTURES[:1])
+    for load, pictures in ((load_spoiled, 1), (load_far_off_once, 12)):
+        monkeypatch.setattr(
+            export,
+            "_backend",
+            lambda format, load=load: (lambda _, __, path: path.write_text("the file of today"), load),
+        )
+        with pytest.raises(ValueError, match=rf"deviates from eager by up to 1\.0e-01, in 1 of {pictures} pictures"):
+            export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), 1, PICTURES[:pictures])
     assert [f.name for f in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "the file of yesterday"
 

@@ -111,12 +111,13 @@ def test_what_would_silently_change_is_refused(overrides: list[str], sentence: s
         check_hardware(config(*overrides))
 
 
-def test_clipping_needs_unscaled_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_clipping_needs_unscaled_gradients(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    settings = ["strategy=gpu", "optimizer.clip_norm=1", "optimizer.fused=true"]
+    settings = [f"strategy.precision={precision}", "strategy=gpu", "optimizer.clip_norm=1", "optimizer.fused=true"]
     with pytest.raises(ValueError, match="fused=false"):
         check_hardware(config(*settings))
-    check_hardware(config(*settings[:2]))
+    check_hardware(config(*settings[:3]))
 
 
 def test_checkpointing_computes_the_same() -> None:
