@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,9 +18,12 @@ from torch.utils.data import Subset
 
 from kmax.build import module_from_checkpoint
 from kmax.callbacks import PredictionWriter
+from kmax.categories import Categories
 from kmax.config import build_datamodule, build_trainer, evaluation_config, register, resolve, run_or_explain
 from kmax.data.datamodule import PanopticDataModule
+from kmax.files import replacing
 from kmax.metrics import Report
+from kmax.visualization import draw_bars, draw_confusion
 
 register()
 
@@ -56,12 +61,10 @@ def print_table(report: Report) -> None:
 
 def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
     """Write metrics.json, with `about` on top, and metrics.csv; each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / "metrics.json"
-    for path, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
-        temporary = path.with_name(f"{path.name}.tmp")
-        write(report, temporary, about)
-        temporary.replace(path)
+    for final, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
+        with replacing(final) as path:
+            write(report, path, about)
     return target
 
 
@@ -75,6 +78,21 @@ def _write_csv(report: Report, path: Path, about: dict[str, Any]) -> None:
         writer = csv.DictWriter(file, ["name", *report.columns()])
         writer.writeheader()
         writer.writerows(groups + report.per_class)
+
+
+def save_charts(report: Report, name: str, categories: Categories, folder: Path) -> None:
+    """Draw the metric `name` of each class, and which classes are taken for which, as PNG; as far as both are there."""
+    values = {row["name"]: row[name] for row in report.per_class if row.get(name) is not None}
+    colors = {category.name: category.color for category in categories.classes}
+    charts = {"classes": draw_bars(values, f"{title(name)} by class, in percent", colors)} if values else {}
+    if report.confusion is not None and report.confusion.any():
+        seen = (report.confusion.sum(0) + report.confusion.sum(1)).nonzero()[0]
+        names = [categories.names[label] for label in seen]
+        counts = report.confusion[np.ix_(seen, seen)]
+        charts["confusion"] = draw_confusion(counts, names, "Pixels of each true class, in percent")
+    for chart, image in charts.items():
+        with replacing(folder / f"{chart}.png") as path:
+            Image.fromarray(image).save(path)
 
 
 def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
@@ -109,6 +127,7 @@ def evaluate(config: Any) -> float:
         print_table(report)
         about = {"ckpt": config.ckpt, "dataset": merged["dataset"]["name"], "inference": merged["dataset"]["inference"]}
         path = save(report, output, about)
+        save_charts(report, name, module.categories, output)
         print(f"{title(name)} {cell(report.all[name])} · {path}")
     return float(report.all[name] or 0.0)
 

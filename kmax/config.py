@@ -232,7 +232,7 @@ class PredictConfig:
     ckpt: str = MISSING
     input: Any = MISSING
     output: str | None = None
-    outputs: list[str] = field(default_factory=lambda: ["overlay", "panoptic", "segments"])
+    outputs: list[str] = field(default_factory=lambda: ["overlay", "panoptic", "segments", "film"])
     inference: InferenceOverrides = field(default_factory=InferenceOverrides)  # type: ignore[valid-type]
     size: tuple[int, int] | None = None
     batch_size: int = 1

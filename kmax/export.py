@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kmax import postprocess, serving
+from kmax.files import replacing
 from kmax.module import KMaXModule, normalize
 from kmax.postprocess import Sizes, Thresholds
 from kmax.serving import Description
@@ -104,9 +105,7 @@ def export_model(
     path = Path(path)
     write, load = _backend(format)
     model = ExportableModel(module.cpu().eval())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name.split('.')[0]}.tmp{FORMATS[format]}")
-    try:
+    with replacing(path) as temporary:
         with _quiet():
             write(_program(model, size, batch), describe(module, size), temporary)
         count = 1 if batch == "dynamic" else int(batch)
@@ -116,9 +115,6 @@ def export_model(
                 f"The exported model deviates from eager by up to {parity.deviation:.1e}, in {parity.beyond} of "
                 f"{parity.pictures} pictures beyond tolerance={tolerance:.0e}: nothing was written."
             )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return parity
 
 

@@ -26,9 +26,10 @@ from kmax.categories import Categories, load_categories
 from kmax.checkpoint.detectron2 import to_detectron2
 from kmax.checkpoint.files import read_entries
 from kmax.checkpoint.names import misfit
-from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_atomically, write_checkpoint
+from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_checkpoint
 from kmax.checkpoint.recognize import Recognized, recognize
 from kmax.config import compose_config, conf_dir, resolve, run_or_explain
+from kmax.files import replacing
 
 PREFIX = "model."
 """What our module's names begin with; the rest are the model's own."""
@@ -106,7 +107,8 @@ def export_detectron2(source: Path, target: Path) -> None:
             f"{source} is of the deeplab2 family: the published PyTorch code would compute something else with it."
         )
     state = {name.removeprefix(PREFIX): value for name, value in checkpoint["state_dict"].items()}
-    write_atomically(target, lambda file: _write_detectron2(file, target.suffix, to_detectron2(state)))
+    with replacing(target) as file:
+        _write_detectron2(file, target.suffix, to_detectron2(state))
 
 
 def _write_detectron2(file: Path, suffix: str, state: Mapping[str, Tensor]) -> None:

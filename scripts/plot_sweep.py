@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmax.files import replacing
 from kmax.sweeps import Curve, curves, read_runs, table
 
 
@@ -34,11 +35,9 @@ def plot(found: Sequence[Curve], metric: str, title: str, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp.png")
-    figure.savefig(temporary)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
     pyplot.close(figure)
-    temporary.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

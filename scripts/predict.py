@@ -1,7 +1,7 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
     input      image · folder · 'glob/*.jpg' · list.txt · film.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments
+    outputs    some of overlay, panoptic, semantic, instances, segments, film (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
 
 Run it again and it goes on where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
@@ -11,7 +11,7 @@ be read (they are named, the rest is done), 130 interrupted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from kmax.config import register, resolve, run_or_explain
-from kmax.data.sources import Frame, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.data.films import frame_rate
+from kmax.data.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
 from kmax.predictor import Predictor, Result
 from kmax.results import ResultFolder
 
@@ -121,13 +122,21 @@ def predict(config: Any) -> int:
     except KeyboardInterrupt:
         console.print("Interrupted: what is written stays; the same command goes on from here.")
         status = INTERRUPTED
-    made = folder.assemble()
+    made = folder.assemble() + films(folder, find_sources(plain["input"]))
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
         print(path)
     folder.records.close()
     return status or (UNREADABLE if failed else 0)
+
+
+def films(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
+    """The overlays of each video as a video, if asked for; the files made."""
+    if "film" not in folder.outputs:
+        return []
+    made = [folder.make_film(source.key, frame_rate(source)) for source in sources if source.kind == "video"]
+    return [path for path in made if path is not None]
 
 
 def settings(config: dict[str, Any], predictor: Predictor) -> dict[str, Any]:

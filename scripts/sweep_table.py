@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kmax.callbacks.pruning import PROGRESS, read_progress
+from kmax.files import replacing
 from kmax.sweeps import Run, read_runs
 
 
@@ -52,12 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = rows(read_runs(options.sweep, options.metric), options.metric)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    temporary = options.sweep / ".results.csv.tmp"
-    with temporary.open("w", newline="") as stream:
+    with replacing(options.sweep / "results.csv") as path, path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, found[0])
         writer.writeheader()
         writer.writerows(found)
-    temporary.replace(options.sweep / "results.csv")
     table = Table()
     for name in found[0]:
         table.add_column(name, overflow="fold")

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "batch_plan", "sweeps", "hardware"},
+    {"structures", "categories", "batch_plan", "sweeps", "hardware", "files"},
     {"checkpoint"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "serving"},
     {"visualization"},

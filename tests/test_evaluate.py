@@ -6,8 +6,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra.errors import ConfigCompositionException
+from PIL import Image
 
 import evaluate
 from conftest import run_python
@@ -47,7 +49,9 @@ def test_one_table_and_two_files(one_process: tuple[dict, str, Path]) -> None:
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     assert [row["name"] for row in rows] == ["all", "things", "stuff", *(row["name"] for row in metrics["per_class"])]
     assert float(rows[0]["miou"]) == metrics["all"]["miou"]
-    assert not list(folder.glob("*.tmp"))
+    assert not [f for f in folder.iterdir() if "-metrics" in f.name]  # nothing half-written
+    for chart in ("classes", "confusion"):
+        assert len(np.unique(np.asarray(Image.open(folder / f"{chart}.png")).reshape(-1, 3), axis=0)) > 5
 
 
 def test_two_processes_print_and_save_the_same_digits(

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from kmax.build import CONFIG_KEY, read_checkpoint
+from kmax.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
@@ -29,16 +30,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ValueError: it cannot be written, e.g. because the disk is full; what lay at `path` lies there still.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError where its archive cannot be finished
-            temporary.unlink(missing_ok=True)
             raise ValueError(_cannot_write(path, error)) from error
 
 

@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.results import category_table, encode_ids, panoptic_annotation, replacing
+from kmax.files import replacing
+from kmax.results import category_table, encode_ids, panoptic_annotation
 from kmax.structures import Batch
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kmax.files import replacing
+
 PROGRESS = "progress.json"
 
 
@@ -63,11 +65,9 @@ class MedianPruning(Callback):
         own = {s: v for s, v in read_progress(self.file)[0].items() if s < step} | {step: value}
         others = (read_progress(f)[0] for f in self.file.parent.parent.glob(f"*/{PROGRESS}") if f != self.file)
         stop = step >= self.warmup_steps and hopeless(own, others, step, self.min_jobs)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(".tmp")
         progress: dict[str, Any] = {"metric": self.monitor, "values": own, "pruned": step if stop else None}
-        temporary.write_text(json.dumps(progress))
-        temporary.replace(self.file)
+        with replacing(self.file) as path:
+            path.write_text(json.dumps(progress))
         return stop
 
 

@@ -15,9 +15,9 @@ from kmax.checkpoint.own import (
     CONFIG_KEY,
     FILE_IN_FOLDER,
     read_checkpoint,
-    write_atomically,
     write_checkpoint,
 )
+from kmax.files import replacing
 
 _CARD = """---
 {{ card_data }}
@@ -64,7 +64,8 @@ class SharedModel(
         write_checkpoint(save_directory / FILE_IN_FOLDER, self.checkpoint)
         carried = {key: self.checkpoint[key] for key in (CONFIG_KEY, CATEGORIES_KEY)}
         text = json.dumps(carried, indent=1)
-        write_atomically(save_directory / CONFIG_NAME, lambda file: file.write_text(text))
+        with replacing(save_directory / CONFIG_NAME) as file:
+            file.write_text(text)
 
     @classmethod
     def _from_pretrained(

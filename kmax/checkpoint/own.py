@@ -7,8 +7,7 @@ header; a folder pulled from a hub holds one of the latter.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kmax.checkpoint.files import RefusedError, load_torch
+from kmax.files import replacing
 
 CONFIG_KEY = "kmax_config"
 CATEGORIES_KEY = "kmax_categories"
@@ -77,24 +77,12 @@ def write_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
     carried = {key: checkpoint[key] for key in (CONFIG_KEY, CATEGORIES_KEY)}
     if path.suffix == ".ckpt":
         trained = {"pytorch-lightning_version": version("lightning"), "epoch": 0, "global_step": 0}
-        write_atomically(path, lambda file: torch.save({**trained, "state_dict": state, **carried}, file))
+        with replacing(path) as file:
+            torch.save({**trained, "state_dict": state, **carried}, file)
     else:
         header = {"format": "pt", **{key: json.dumps(value) for key, value in carried.items()}}
-        write_atomically(path, lambda file: save_file(state, file, header))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename: a failure leaves nothing half-written behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.touch()
-    mode = partial.stat().st_mode
-    try:
-        write(partial)
-        partial.chmod(mode)  # some writers make files that only their owner may read
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            save_file(state, file, header)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -1,38 +1,30 @@
-"""Files that are either complete or not there."""
+"""Prepared files, complete or not there, and what keeps them from being written."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kmax.files import replacing
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, renamed to `path` at the end; removed again if anything goes wrong.
+    """As `replacing`, for a preparation: errors name the remedy.
 
     Raises:
         ValueError: the disk is full, or the folder cannot be written to.
     """
-    name = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".tmp{path.suffix}", dir=path.parent)
-        os.close(handle)
-        os.chmod(name, 0o666 & ~_umask())
-        yield Path(name)
-        os.replace(name, path)
+        with replacing(path) as temporary:
+            yield temporary
     except BaseException as error:
-        with suppress(OSError):
-            if name:
-                Path(name).unlink(missing_ok=True)
         raise explained(error, path) from error
 
 
@@ -47,12 +39,6 @@ def explained(error: BaseException, path: Path) -> BaseException:
     if code in (errno.EACCES, errno.EROFS, errno.EPERM):
         return ValueError(f"{path.parent} cannot be written to: choose another --root.")
     return error
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -185,7 +185,7 @@ def _failing(source: Source, error: UnreadableImageError) -> Frame:
 
 def _film(source: Source, done: Container[str]) -> Iterator[Frame]:
     """The frames of a video or camera, decoded one after the other."""
-    av = _av()
+    av = import_av()
     number = 0
     try:
         with _open(av, source) as container:
@@ -213,7 +213,12 @@ def _open(av: Any, source: Source) -> Any:
     return av.open(device_given or device, format=format_given[0] if format_given else kind)
 
 
-def _av() -> Any:
+def import_av() -> Any:
+    """PyAV, which only videos and cameras need.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
         import av
     except ImportError as error:
@@ -233,7 +238,7 @@ def count_frames(sources: Sequence[Source]) -> int | None:
 
 
 def _film_length(source: Source) -> int | None:
-    av = _av()
+    av = import_av()
     if source.kind == WEBCAM:
         return None
     try:

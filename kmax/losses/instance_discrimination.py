@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from kmax.losses.common import at_least_float32
 from kmax.losses.matching import Match
@@ -52,7 +53,7 @@ def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     """(n, k), (n, m) → `a.T @ b`, (k, m)."""
     if not _by_convolution(a):
         return a.T @ b
-    return torch.nn.grad.conv2d_weight(_pixels(b), (a.shape[1], b.shape[1], 1, 1), _pixels(a))[:, :, 0, 0]
+    return conv2d_weight(_pixels(b), (a.shape[1], b.shape[1], 1, 1), _pixels(a))[:, :, 0, 0]
 
 
 class _Triangle:

@@ -7,7 +7,7 @@ without a segment don't count. Equal to the class IoU of Cityscapes' evaluation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from kmax.structures import Sample
 @dataclass  # not frozen: torchmetrics refuses to hand out frozen dataclasses
 class MeanIoUResult:
     """In percent. `mean` is over the classes that occur in ground truth or prediction; `per_class` is None for the
-    others; `pixel_accuracy` is the part of labelled pixels that are right. Without any pixel all are None."""
+    others; `pixel_accuracy` is the part of labelled pixels that are right. Without any pixel all are None. `confusion`
+    (K, K) counts pixels by true and predicted label."""
 
     mean: float | None
     pixel_accuracy: float | None
     per_class: tuple[float | None, ...]
+    confusion: np.ndarray = field(repr=False, compare=False)
 
 
 class MeanIoU(Metric):
@@ -61,6 +63,7 @@ class MeanIoU(Metric):
             float(iou[union > 0].mean()) if total else None,
             100 * int(hits.sum()) / total if total else None,
             tuple(float(value) if n else None for value, n in zip(iou, union, strict=True)),
+            confusion,
         )
 
 

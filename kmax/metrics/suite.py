@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import nn
 from torchmetrics import Metric
 
@@ -24,12 +25,14 @@ Row = dict[str, Any]
 @dataclass
 class Report:
     """Numbers by name for `all` classes, `things`, `stuff`, and `per_class` in the order of labels, each of these with
-    its `name`. Qualities are in percent; None where nothing occurs, such as the AP of stuff."""
+    its `name`. Qualities are in percent; None where nothing occurs, such as the AP of stuff. `confusion` (K, K) counts
+    pixels by true and predicted label, if mIoU is among the metrics."""
 
     all: Row
     things: Row
     stuff: Row
     per_class: list[Row]
+    confusion: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def rows(self) -> list[Row]:
         """The rows of a table: all, things, stuff, then each class that occurs."""
@@ -41,8 +44,8 @@ class Report:
         return list(dict.fromkeys(key for row in (self.all, *self.per_class) for key in row if key != "name"))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, for JSON."""
-        return asdict(self)
+        """Plain containers, for JSON: all but the confusion."""
+        return {name: value for name, value in asdict(self).items() if name != "confusion"}
 
 
 class MetricSuite(nn.Module):
@@ -134,6 +137,7 @@ def _add_quality(report: Report, result: PanopticQualityResult, prefix: str) -> 
 
 
 def _add_iou(report: Report, result: MeanIoUResult, is_thing: Sequence[bool]) -> None:
+    report.confusion = result.confusion
     report.all.update(miou=result.mean, pixel_accuracy=result.pixel_accuracy)
     for row, kind in ((report.things, True), (report.stuff, False)):
         of_kind = [

@@ -1,7 +1,7 @@
 """Predictions as files: COCO's formats, label maps, tables of segments, and a folder that can be continued."""
 
 from kmax.results.coco import category_table, encode_ids, panoptic_annotation, segments_info
-from kmax.results.folder import OUTPUTS, ResultFolder, replacing
+from kmax.results.folder import OUTPUTS, ResultFolder
 
 __all__ = [
     "OUTPUTS",
@@ -9,6 +9,5 @@ __all__ = [
     "category_table",
     "encode_ids",
     "panoptic_annotation",
-    "replacing",
     "segments_info",
 ]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from conftest import ROOT, run_python
 from kmax.config import compose_config
 from kmax.data import ShapesDataset, sources
+from kmax.data.films import write_film
 from scripts.predict import INTERRUPTED, UNREADABLE, predict
 
 LOW = [f"inference.{n}" for n in ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")]
@@ -77,6 +79,24 @@ def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
     assert [e["image_id"] for e in json.loads((out / "panoptic.json").read_text())["annotations"]] == list(range(5))
     with pytest.raises(ValueError, match=r"inference\.overlap=0\.0, not 0\.5"):
         call(tiny_checkpoint, photos, out, "inference.overlap=0.5")
+
+
+def test_a_video_becomes_a_film_of_its_overlays(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    video, out = tmp_path / "clip.avi", tmp_path / "out"
+    frames = [np.full((49, 64, 3), 30 * n, np.uint8) for n in range(6)]
+    write_film(frames, Fraction(5), video)
+    assert call(tiny_checkpoint, video, out, "limit=4") == 0
+    assert call(tiny_checkpoint, video, out) == 0
+    with av.open(str(out / "film/clip.mp4")) as film:
+        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        assert film.streams.video[0].average_rate == 5
+    assert len(shown) == 6
+    for number, frame in enumerate(shown):
+        overlay = np.asarray(Image.open(out / f"overlay/clip/{number:06d}.jpg"))[:48]
+        assert np.abs(frame.astype(int) - overlay).mean() < 6
+    assert call(tiny_checkpoint, video, tmp_path / "other", "outputs=[segments]") == 0
+    assert sorted(f.name for f in (tmp_path / "other").iterdir()) == ["records.jsonl", "run.json", "segments.csv"]
 
 
 def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(ValueError, match=rf"The disk is full \(.*\.{failing} .*run the same command again"):
         run("ade20k", Options(root))
-    assert not [f for f in root.rglob("*") if ".tmp" in f.name]
+    assert not list(root.rglob(f".{os.getpid()}-*")) + list(root.rglob(".[0-9]*-*.png"))
     assert not list(root.glob("*.json"))
     monkeypatch.undo()
     prepare("ade20k", Options(root))
