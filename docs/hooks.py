@@ -6,17 +6,17 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from kmax import config as kmax_config
+from kmax import schema
 
 SECTIONS = {
-    "backbone": kmax_config.BackboneConfig,
-    "model": kmax_config.ModelConfig,
-    "dataset": kmax_config.DatasetConfig,
-    "inference": kmax_config.InferenceConfig,
-    "loss": kmax_config.LossConfig,
-    "optimizer": kmax_config.OptimizerConfig,
-    "strategy": kmax_config.StrategyConfig,
-    "trainer": kmax_config.TrainerConfig,
+    "backbone": schema.BackboneConfig,
+    "model": schema.ModelConfig,
+    "dataset": schema.DatasetConfig,
+    "inference": schema.InferenceConfig,
+    "loss": schema.LossConfig,
+    "optimizer": schema.OptimizerConfig,
+    "strategy": schema.StrategyConfig,
+    "trainer": schema.TrainerConfig,
 }
 
 

@@ -18,12 +18,12 @@ FLOORS = [
     {"module"},
     {"build"},
     {"callbacks"},
-    {"predictor", "export"},
+    {"predictor", "export", "schema"},
     {"config"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHTNING = {"module", "callbacks", "config", "data.datamodule"}
-HYDRA = {"config"}
+HYDRA = {"config", "schema"}
 
 
 def imports(path: Path) -> set[str]:
