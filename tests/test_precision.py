@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def batch(size: int, segments: int = 5) -> Batch:
         Target(torch.full_like(segment_map, -1), torch.zeros(0, dtype=torch.long)),
     )
     return Batch(images, torch.ones(2, size, size, dtype=torch.bool), targets)
+
+
+COMPILES = pytest.mark.skipif(
+    not os.environ.get("KMAX_TEST_COMPILE"), reason="compiles for minutes: set KMAX_TEST_COMPILE=1"
+)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
@@ -137,9 +143,11 @@ def test_checkpointing_computes_the_same() -> None:
     assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
 
 
-def test_all_options_together(tmp_path: Path) -> None:
-    """Moving average, accumulation, checkpointing, channels-last, clipping and bfloat16."""
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=COMPILES)])
+def test_all_options_together(compiled: bool, tmp_path: Path) -> None:
+    """Moving average, accumulation, checkpointing, channels-last, clipping, bfloat16, and compiled."""
     options = (
+        f"strategy.compile={compiled}",
         "backbone.name=resnet10t",
         "backbone.checkpointing=true",
         "optimizer.ema_decay=0.5",

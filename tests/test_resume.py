@@ -117,6 +117,17 @@ def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str
     assert_same_state(uninterrupted, tmp_path)
 
 
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
+def test_killed_under_a_moving_average(tmp_path: Path, hook: str) -> None:
+    options = ("optimizer.ema_decay=0.5", "optimizer.clip_norm=0.5", "backbone.checkpointing=true")
+    run(tmp_path / "whole", *options)
+    with pytest.raises(Interrupt):
+        run(tmp_path / "killed", *options, callbacks=[At(hook, 5, interrupt)])
+    run(tmp_path / "killed", *options)
+    assert_same_state(tmp_path / "whole", tmp_path / "killed")
+    assert "current_model_state" in checkpoint(tmp_path / "killed")
+
+
 def start(folder: Path) -> subprocess.Popen[str]:
     """`train.py` as a user starts it, with two workers."""
     overrides = [*OVERRIDES, *folders(folder), "strategy.num_workers=2", f"hydra.run.dir={folder}"]
