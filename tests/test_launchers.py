@@ -142,6 +142,16 @@ def test_one_table_of_a_sweep(pruned_sweep: Path, capsys: pytest.CaptureFixture[
     assert "optimizer.steps" not in rows[0], "what all jobs share is left out"
 
 
+def test_jobs_side_by_side_have_workers_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    result = run_python(
+        "train.py", "-m", *SMALL_RUN, "hydra/launcher=joblib_local", "seed=1,2", "strategy.num_workers=1",
+        "callbacks.panels.images=0", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert all((tmp_path / job / "checkpoints/best.ckpt").is_file() for job in ("0", "1"))
+
+
 def test_the_schema_travels_by_name() -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     for schema in (BackboneConfig, ModelConfig, InferenceConfig, LossConfig):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,8 @@ class PanopticDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "worker_init_fn": single_threaded,
             "persistent_workers": self.num_workers > 0,
+            # Said aloud: some launchers of sweeps and new versions of Python start processes in ways that copy all data.
+            "multiprocessing_context": "fork" if self.num_workers and sys.platform.startswith("linux") else None,
             "pin_memory": isinstance(accelerator, CUDAAccelerator),
             # Of its own: to start workers must not move on the random numbers that training draws from.
             "generator": torch.Generator().manual_seed(self.seed),
