@@ -94,7 +94,7 @@ class PanopticDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "worker_init_fn": single_threaded,
             "persistent_workers": self.num_workers > 0,
-            # Said aloud: some launchers of sweeps and new versions of Python start processes in ways that copy all data.
+            # Said aloud: some launchers of sweeps, and new Pythons, start processes in ways that copy all data.
             "multiprocessing_context": "fork" if self.num_workers and sys.platform.startswith("linux") else None,
             "pin_memory": isinstance(accelerator, CUDAAccelerator),
             # Of its own: to start workers must not move on the random numbers that training draws from.

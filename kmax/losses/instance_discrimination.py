@@ -33,7 +33,8 @@ _LARGE_WIDTH = 1024  # elsewhere few large kernels are faster
 
 def _by_convolution(a: Tensor) -> bool:
     """Whether to have products with `a` computed as 1×1 convolutions: on a CPU, oneDNN, which computes those, uses the
-    widest vectors of every make; MKL's products do not (on AMD they take twice the time)."""
+    widest vectors of every make; MKL's products do not (on AMD they take twice the time). A dilation, which means
+    nothing to 1×1, keeps PyTorch from handing them to MKL where there is one thread only."""
     return a.device.type == "cpu" and a.dtype == torch.float32 and len(a) > 0
 
 
@@ -46,14 +47,15 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     """(n, k), (m, k) → `a @ b.T`, (n, m)."""
     if not _by_convolution(a):
         return a @ b.T
-    return F.conv2d(_pixels(a), b.reshape(*b.shape, 1, 1))[0, :, :, 0].T
+    return F.conv2d(_pixels(a), b.reshape(*b.shape, 1, 1), dilation=2)[0, :, :, 0].T
 
 
 def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     """(n, k), (n, m) → `a.T @ b`, (k, m)."""
     if not _by_convolution(a):
         return a.T @ b
-    return conv2d_weight(_pixels(b), (a.shape[1], b.shape[1], 1, 1), _pixels(a))[:, :, 0, 0]
+    shape = (a.shape[1], b.shape[1], 1, 1)
+    return conv2d_weight(_pixels(b), shape, _pixels(a), dilation=2)[:, :, 0, 0]
 
 
 class _Triangle:
@@ -88,30 +90,31 @@ class _Triangle:
 
 
 class MeanContrast(torch.autograd.Function):
-    """(features (B, S, C), attraction (B, S), counted (B, S), T) → the mean of `ln Σ_k exp(f_k·f_j / T) − attraction`
-    over the counted pixels j of an image that are not 0 (at least 1), then over the images."""
+    """(features (B, S, C), group (B, S) below `groups`, T) → the mean of `ln Σ_k exp(f_k·f_j / T) − f_j·m_j / T` over
+    the pixels j of an image, where m_j is the mean feature of j's group, and then over the images. Values of 0 and
+    pixels of group 0 do not count; the latter repel all the same."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, attraction: Tensor, counted: Tensor, temperature: float) -> Tensor:
-        needed = ctx.needs_input_grad[0]
-        weight, gradient = torch.zeros_like(attraction), torch.zeros_like(features) if needed else None
-        losses = []
-        for i in range(len(features)):
-            triangle = _Triangle(features[i], temperature)
-            total = triangle.sums()
-            values = (total.log() - attraction[i]) * counted[i]
-            weight[i] = counted[i] / ((values != 0).sum().clamp(min=1) * len(features))
-            losses.append((values * weight[i]).sum())
+    def forward(ctx: Any, features: Tensor, group: Tensor, groups: int, temperature: float) -> Tensor:
+        gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
+        loss = features.new_zeros(())
+        for i, (f, g) in enumerate(zip(features, group, strict=True)):
+            triangle = _Triangle(f, temperature)
+            total, mean = triangle.sums(), _mean_per_group(f, g, groups)[g]
+            values = (total.log() - (f * mean).sum(1) / temperature) * (g > 0)
+            weight = (g > 0) / ((values != 0).sum().clamp(min=1) * len(features)).to(f.dtype)
+            loss += values @ weight
             if gradient is not None:
-                gradient[i] = triangle.gradient(weight[i] / total) / temperature
-        ctx.save_for_backward(gradient, weight)
-        return torch.stack(losses).sum()
+                pull = weight[:, None] * mean + _mean_per_group(weight[:, None] * f, g, groups)[g]
+                gradient[i] = (triangle.gradient(weight / total) - pull) / temperature
+        ctx.save_for_backward(gradient)
+        return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        gradient, weight = ctx.saved_tensors
-        return None if gradient is None else grad * gradient, -grad * weight, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None
 
 
 def instance_discrimination_loss(
@@ -127,16 +130,12 @@ def instance_discrimination_loss(
         temperature: T, which divides the dot products; far enough from 0 for `exp(1 / T)`.
     """
     features = at_least_float32(sample_feature(pixel_feature, index, size)).transpose(1, 2).contiguous()
-    owner = match.owner.gather(1, index)
-    mean = _mean_per_group(features, owner + 1, match.segment.shape[1] + 1)
-    attraction = (features * mean).sum(2) / temperature
-    return MeanContrast.apply(features, attraction, owner >= 0, temperature)
+    group = match.owner.gather(1, index) + 1
+    return MeanContrast.apply(features, group, match.segment.shape[1] + 1, temperature)
 
 
-def _mean_per_group(features: Tensor, group: Tensor, groups: int) -> Tensor:
-    """For every feature (B, S, C) the mean over those of the same `group` (B, S)."""
-    batch, _, channels = features.shape
-    index = group[..., None].expand_as(features)
-    total = features.new_zeros(batch, groups, channels).scatter_add(1, index, features)
-    count = features.new_zeros(batch, groups).scatter_add_(1, group, torch.ones_like(features[..., 0]))
-    return (total / count.clamp(min=1)[..., None]).gather(1, index)
+def _mean_per_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """The means (`groups`, C) of the rows of `values` (S, C) that share a `group` (S,)."""
+    total = values.new_zeros(groups, values.shape[1]).index_add_(0, group, values)
+    count = values.new_zeros(groups).index_add_(0, group, torch.ones_like(values[:, 0]))
+    return total / count.clamp(min=1)[:, None]

@@ -49,15 +49,19 @@ def test_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(instance_discrimination._WIDTH, "cpu", 3)
     torch.manual_seed(0)
     features = torch.randn(2, 7, 4, dtype=torch.float64, requires_grad=True)
-    attraction = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
-    counted = torch.rand(2, 7) < 0.7
-    assert torch.autograd.gradcheck(
-        lambda x, y: MeanContrast.apply(x, y, counted, 0.3), (features, attraction), fast_mode=False
-    )
+    group = torch.randint(0, 3, (2, 7))
+    assert torch.autograd.gradcheck(lambda x: MeanContrast.apply(x, group, 3, 0.3), (features,))
 
 
 def test_a_scaled_loss_has_a_scaled_gradient() -> None:
     features = torch.nn.functional.normalize(torch.randn(1, 20, 4), dim=2).requires_grad_()
-    loss = MeanContrast.apply(features, torch.zeros(1, 20), torch.ones(1, 20, dtype=torch.bool), 0.3)
+    loss = MeanContrast.apply(features, torch.ones(1, 20, dtype=torch.long), 2, 0.3)
     plain, scaled = (torch.autograd.grad(loss * factor, features, retain_graph=True)[0] for factor in (1, 1024))
     torch.testing.assert_close(scaled, 1024 * plain)
+
+
+@pytest.mark.parametrize("pixels", [1, 7, 300])
+def test_products_by_convolution_are_products(pixels: int) -> None:
+    a, b, c = torch.randn(pixels, 5), torch.randn(3, 5), torch.randn(pixels, 4)
+    torch.testing.assert_close(instance_discrimination._product(a, b), a @ b.T)
+    torch.testing.assert_close(instance_discrimination._product_over_rows(a, c), a.T @ c)
