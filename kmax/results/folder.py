@@ -137,7 +137,7 @@ class ResultFolder:
         Args:
             rate: frames per second.
         """
-        pictures = sorted((self.folder / "overlay" / key).glob("*.jpg"))
+        pictures = sorted((self.folder / "overlay" / key).glob("[!.]*.jpg"))
         target = self.folder / "film" / f"{key}.mp4"
         if not pictures:
             return None
