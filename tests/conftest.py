@@ -19,6 +19,7 @@ SMALL_RUN = (
     "dataset.train.length=8",
     "dataset.val.length=4",
     "dataset.batch_size=2",
+    "dataset.size=[129,129]",
     "strategy=cpu",
     "trainer.enable_progress_bar=false",
 )
