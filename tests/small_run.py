@@ -14,7 +14,7 @@ import kmax.config
 import train
 from kmax.config import compose_config
 
-OVERRIDES = (
+SMALL_MODEL = (
     "backbone.name=test_resnet",
     "model.widths=[16,16,16,16]",
     "model.dim=32",
@@ -25,6 +25,11 @@ OVERRIDES = (
     "model.drop_path=0.2",
     "dataset.size=[65,65]",
     "dataset.train.length=10",
+)
+"""A model and images that train in moments, with random paths dropped."""
+
+OVERRIDES = (
+    *SMALL_MODEL,
     "dataset.val.length=3",
     "dataset.batch_size=4",
     "loss.samples=64",

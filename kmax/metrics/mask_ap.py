@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,9 @@ class InstanceMetric(RecordMetric):
             check_instances(prediction, truth, len(self.is_thing))
             self.keep(truth.image_id, self.match(prediction, truth))
 
+    @abstractmethod
     def match(self, prediction: Instances, truth: Sample) -> Any:
         """The record of one image; a subclass says how masks are matched."""
-        raise NotImplementedError
 
 
 class MaskAP(InstanceMetric):

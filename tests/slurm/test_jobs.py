@@ -19,19 +19,11 @@ from wandb_files import read_run
 
 from conftest import ROOT, run_python
 from kmax.sweeps import read_runs
+from small_run import SMALL_MODEL
 
 STEPS = 20
 SMALL = (
-    "backbone.name=test_resnet",
-    "model.widths=[16,16,16,16]",
-    "model.dim=32",
-    "model.feature_dim=16",
-    "model.ffn_dim=32",
-    "model.heads=4",
-    "model.decoder_heads=4",
-    "model.drop_path=0.2",
-    "dataset.size=[65,65]",
-    "dataset.train.length=10",
+    *SMALL_MODEL,
     "dataset.val.length=2",
     "dataset.batch_size=2",
     "loss.samples=64",
