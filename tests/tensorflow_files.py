@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kmax.checkpoint.files import SUFFIX
+from kmax.checkpoint.foreign import SUFFIX
 
 
 def tensorflow() -> Any:
