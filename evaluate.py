@@ -1,4 +1,5 @@
-"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`."""
+"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`, or one of the model zoo by its name
+(`ckpt=coco_resnet50`)."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from kmax.config.build import build_datamodule, build_trainer, module_from_check
 from kmax.config.compose import register, resolve
 from kmax.config.evaluation import evaluation_config
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 from kmax.data.datamodule import PanopticDataModule
 from kmax.files import replacing
 from kmax.metrics import Report
@@ -114,8 +116,10 @@ def evaluate(config: Any) -> float:
     """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent, or the
     first number measured if PQ is not."""
     output = Path(HydraConfig.get().runtime.output_dir)
-    merged = evaluation_config(resolve(config))
-    module = module_from_checkpoint(config.ckpt, merged)
+    options = resolve(config)
+    ckpt = str(checkpoint_path(options["ckpt"]))
+    merged = evaluation_config({**options, "ckpt": ckpt})
+    module = module_from_checkpoint(ckpt, merged)
     writer = [PredictionWriter(output / "predictions")] if config.save_predictions else []
     trainer = build_trainer(merged, callbacks=writer, logger=False, limit_val_batches=None)
     datamodule = build_datamodule(merged)

@@ -26,6 +26,7 @@ from kmax.config.build import (
 )
 from kmax.config.compose import command_line, register, resolve
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 from kmax.strategy.batch_plan import batch_plan
 from kmax.strategy.hardware import tune_model
 
@@ -45,7 +46,7 @@ def train(config: Any) -> float:
     fresh, weights = resume is None, resolved["init_from"]
     module = module_from_config(resolved, categories_from_config(resolved), pretrained=fresh and weights is None)
     if fresh and weights:
-        renewed = initialize_from(module, weights)
+        renewed = initialize_from(module, checkpoint_path(weights))
         if renewed:
             rank_zero_only(print)(f"Other classes than in {weights}, initialised anew: {', '.join(renewed)}.")
     tune_model(module.model, resolved["strategy"])

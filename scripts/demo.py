@@ -1,7 +1,8 @@
 """Try a checkpoint in the browser: `python scripts/demo.py [ckpt=best.ckpt]`, then open the address it prints.
 
 Upload an image or take one of the examples; move the thresholds, which does not run the network again; click into the
-result to follow one query through the layers. Nothing is downloaded, nobody else can connect, nothing is sent.
+result to follow one query through the layers. Nothing is downloaded (but a checkpoint named from the model zoo, once),
+nobody else can connect, nothing is sent.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import hydra
 import numpy as np
 from PIL import Image
 
+from kmax.checkpoint.published import suggestion
 from kmax.config.compose import register, resolve
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 from kmax.data import ShapesDataset
 from kmax.images import open_image
 from kmax.predict.predictor import Predictor, RawPrediction
@@ -228,9 +231,13 @@ def start_demo(config: Any, block: bool = True) -> tuple[Any, str]:
     plain = resolve(config)
     if gr is None:
         raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
-    if not Path(plain["ckpt"]).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {plain['ckpt']}: run `make demo` once, or give ckpt=PATH.")
-    predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"])
+    ckpt = checkpoint_path(plain["ckpt"])
+    if not ckpt.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint {plain['ckpt']}: run `make demo` once, or give ckpt=PATH or a name of the model "
+            f"zoo{suggestion(plain['ckpt'])}."
+        )
+    predictor = Predictor.from_checkpoint(ckpt, plain["device"], plain["size"])
     demo = Demo(predictor, plain["max_megapixels"])
     os.environ["GRADIO_TEMP_DIR"] = demo.folder.name
     app = build_app(demo, example_images(predictor, plain["examples"]))

@@ -25,6 +25,7 @@ from PIL import Image
 from kmax.config.build import module_from_checkpoint
 from kmax.config.compose import register, resolve
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 from kmax.data import ShapesDataset
 from kmax.predict.export import FORMATS, export_model
 
@@ -54,7 +55,7 @@ def export(config: Any) -> Path:
     options = resolve(config)
     if options["count"] < 1:
         raise ValueError(f"count={options['count']} must be at least 1: an export is always compared with eager.")
-    module = module_from_checkpoint(options["ckpt"])
+    module = module_from_checkpoint(checkpoint_path(options["ckpt"]))
     height, width = options["size"] or module.config["dataset"]["size"]
     suffix = FORMATS.get(options["format"], "")
     path = Path(options["output"] or Path(options["ckpt"]).with_suffix(suffix))

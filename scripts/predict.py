@@ -1,5 +1,6 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
+    ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
     outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
@@ -26,6 +27,7 @@ from rich.text import Text
 
 from kmax.config.compose import register, resolve
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
@@ -108,6 +110,7 @@ def predict(config: Any) -> int:
             raise ValueError(f"{name}={plain[name]} must be at least {least}.")
     find_sources(plain["input"])  # before the model is built: a misspelt path should fail at once
     thresholds = {name: value for name, value in plain["inference"].items() if value is not None}
+    plain["ckpt"] = str(checkpoint_path(plain["ckpt"]))
     predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"], thresholds)
     folder = ResultFolder(
         plain["output"] or default_output(plain["input"]),

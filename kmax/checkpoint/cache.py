@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kmax.checkpoint.resume import digest
 from kmax.files import replacing
 
 VARIABLE = "KMAX_CACHE"
@@ -68,11 +68,7 @@ class Print:
 
 def fingerprint(path: Path) -> Print:
     """The fingerprint of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return Print(path.stat().st_size, digest.hexdigest())
+    return Print(path.stat().st_size, digest(path, "sha256"))
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,6 @@ def _family(entries: Mapping[str, Tensor]) -> str:
     for family, head in _CLASS_HEADS.items():
         if head in entries:
             return family
-    if "model.transformer_decoder.centres" in entries:
-        raise ValueError("This is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it.")
     raise ValueError(
         f"This is no kMaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
         "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."

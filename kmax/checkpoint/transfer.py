@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import json
-import re
 import shutil
 import socket
 import threading
@@ -17,12 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
 from kmax.checkpoint.drive import confirmed_address, download_address, is_busy
+from kmax.checkpoint.resume import CHUNK, PartState, digest, forget, side, stated_digests
 
-CHUNK = 1 << 16
 PAGE = 1 << 20
 """Bytes of a web page that are looked at."""
 Progress = Callable[[int, "int | None"], None]
@@ -99,23 +94,33 @@ def transfer(url: str, part: Path, progress: Progress, patience: Patience | None
 
 
 def _attempt(session: requests.Session, url: str, part: Path, progress: Progress, patience: Patience) -> None:
-    known, have = _Resumable.read(part), _size(part)
+    known, have = PartState.read(part), _size(part)
     headers = known.headers(have) if known and have else {}
     timeout = (patience.connect * 4, patience.read)
     with _open(session, url, headers, timeout) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            _forget(part)
+            if known and known.total == have:
+                return _accept(response, part)
+            forget(part)
             raise BrokenOffError("the host has less of the file than was there already")
         resumed = response.status_code == requests.codes.partial_content
         if resumed and not (known and known.continues(response, have)):
-            _forget(part)
+            forget(part)
             raise BrokenOffError("the host goes on elsewhere in the file")
-        state = _Resumable.of(response, have if resumed else 0)
+        state = PartState.of(response, have if resumed else 0)
         state.write(part)
         _check_space(part, state.total, have if resumed else 0)
         _receive(response, part, resumed, state.total, progress)
-        _check_digests(response, part)
-    _side(part).unlink(missing_ok=True)
+        _accept(response, part)
+
+
+def _accept(response: requests.Response, part: Path) -> None:
+    """Take a file that arrived, unless its host states another hash."""
+    for kind, value in stated_digests(response).items():
+        if digest(part, kind) != value:
+            forget(part)
+            raise TransferError(f"what arrived has another {kind.upper()} than its host states")
+    side(part).unlink(missing_ok=True)
 
 
 def _open(
@@ -156,7 +161,7 @@ def _receive(response: requests.Response, part: Path, resumed: bool, total: int 
             progress(have, total)
     if total is not None and have != total:
         if have > total:
-            _forget(part)
+            forget(part)
         raise BrokenOffError(f"the host broke off after {have} of {total} bytes")
     if not have:
         raise TransferError("the host hands out an empty file")
@@ -166,74 +171,6 @@ def _check_space(part: Path, total: int | None, have: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise TransferError(f"{total - have} bytes are wanted and {free} are free in {part.parent}")
-
-
-def _check_digests(response: requests.Response, part: Path) -> None:
-    """Compare with the hashes that the host states: Google's `x-goog-hash`, Hugging Face's `x-linked-etag`."""
-    stated: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for step in (*response.history, response):
-        stated.update(step.headers)
-    expected: dict[str, str] = {}
-    if found := re.search(r"md5=([\w+/]+={0,2})", stated.get("x-goog-hash", "")):
-        expected["md5"] = base64.b64decode(found.group(1)).hex()
-    if found := re.fullmatch(r'"?([0-9a-f]{64})"?', stated.get("x-linked-etag", "")):
-        expected["sha256"] = found.group(1)
-    for kind, value in expected.items():
-        with part.open("rb") as file:
-            digest = hashlib.new(kind, usedforsecurity=False)
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != value:
-            _forget(part)
-            raise BrokenOffError(f"what arrived has another {kind.upper()} than its host states")
-
-
-@dataclass(frozen=True)
-class _Resumable:
-    """What must be the same for an attempt to go on from an earlier one: the file's version and length."""
-
-    version: str | None
-    total: int | None
-
-    @classmethod
-    def of(cls, response: requests.Response, have: int) -> _Resumable:
-        tag = response.headers.get("ETag", "")
-        length = response.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdigit() else None
-        return cls(None if tag.startswith("W/") or not tag else tag, total)
-
-    @classmethod
-    def read(cls, part: Path) -> _Resumable | None:
-        try:
-            content = json.loads(_side(part).read_text())
-            return cls(content["version"], content["total"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def write(self, part: Path) -> None:
-        _side(part).write_text(json.dumps({"version": self.version, "total": self.total}))
-
-    def headers(self, have: int) -> dict[str, str]:
-        """Ask for the rest, on condition that the file is still the same."""
-        if self.version is None and self.total is None:
-            return {}
-        condition = {"If-Range": self.version} if self.version else {}
-        return {"Range": f"bytes={have}-", **condition}
-
-    def continues(self, response: requests.Response, have: int) -> bool:
-        found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if not found or int(found.group(1)) != have:
-            return False
-        return self.total is None or found.group(2) in ("*", str(self.total))
-
-
-def _side(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _side(part).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

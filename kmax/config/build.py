@@ -35,7 +35,8 @@ def model_from_config(config: Mapping[str, Any], num_classes: int, pretrained: b
     options = dict(config["backbone"])
     if not pretrained:
         options["pretrained"] = False
-    backbone = build_backbone(family=config["model"]["family"], **options)
+    family = options.pop("family", None) or config["model"]["family"]
+    backbone = build_backbone(family=family, **options)
     return KMaXDeepLab(backbone, num_classes, **config["model"])
 
 

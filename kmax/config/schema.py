@@ -62,7 +62,7 @@ def _optional(field_: Any) -> Any:
     return field_.type | None
 
 
-BackboneConfig = schema_of(build_backbone, "BackboneConfig", skip=("family",))
+BackboneConfig = schema_of(build_backbone, "BackboneConfig")
 ModelConfig = schema_of(KMaXDeepLab.__init__, "ModelConfig", skip=("backbone", "num_classes"))
 InferenceConfig = schema_of(InferenceOptions, "InferenceConfig")
 InferenceOverrides = make_dataclass(

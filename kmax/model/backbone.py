@@ -141,7 +141,7 @@ def build_backbone(
     name: str,
     *,
     pretrained: bool | str = False,
-    family: str = "detectron2",
+    family: str | None = None,
     drop_path: float = 0.0,
     checkpointing: bool = False,
 ) -> Backbone:
@@ -152,7 +152,7 @@ def build_backbone(
         pretrained: False; True for timm's weights of that name; or the path of a file of ImageNet weights: timm's or
             torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original ConvNeXt
             and TensorFlow ones.
-        family: of the published implementations, `detectron2` or `deeplab2`.
+        family: of the published implementations, `detectron2` (None means it, too) or `deeplab2`.
         drop_path: rate of the last block, growing linearly from 0.
         checkpointing: compute the activations of each stage again in the backward pass.
 
@@ -160,6 +160,7 @@ def build_backbone(
         ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
         FileNotFoundError: no such file of weights.
     """
+    family = family or FAMILIES[0]
     if family not in FAMILIES:
         raise ValueError(f"model.family={family} is unknown: choose one of {', '.join(FAMILIES)}.")
     file = pretrained if isinstance(pretrained, str) else None

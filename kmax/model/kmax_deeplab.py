@@ -66,6 +66,7 @@ class KMaXDeepLab(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.semantic_act = backbone.act if family == "deeplab2" else nn.Identity()  # detectron2: as handed on
         self.order = _stage_order(backbone, family, stem_stage)
         stages = len(self.order)
         if len(widths) < stages or len(blocks) < stages or len(layers) != len(COARSE_STRIDES):
@@ -115,9 +116,7 @@ class KMaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = {
-            stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)
-        }
+        handed = {s: features[s] if s == 32 else self.semantic_act(features[s]) for s in (32, 8, 4)}
         return self.semantic_head(handed, aligned)
 
     def _resized(self, prediction: Prediction, final: Prediction, aligned: bool) -> Prediction:

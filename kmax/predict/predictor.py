@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kmax.categories import Categories
 from kmax.config.build import module_from_checkpoint
+from kmax.config.pretrained import checkpoint_path
 from kmax.geometry import Sizes
 from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
@@ -127,6 +128,22 @@ class Predictor:
         if min(height, width) < 32:
             raise ValueError(f"The input size {height}×{width} is too small: give at least 32×32.")
         return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; or, as
+        with `from_checkpoint`, by the path of a checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: as `from_checkpoint`; weights that cannot be downloaded.
+        """
+        return cls.from_checkpoint(checkpoint_path(name), device, size, thresholds)
 
     @property
     def categories(self) -> Categories:

@@ -11,7 +11,7 @@ from tensorflow_files import read_with_tensorflow, write_checkpoint, write_entri
 
 import golden_tools
 from kmax.checkpoint.deeplab2 import from_deeplab2
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.tensorflow import CheckpointReader, DamagedError
 
 WRITTEN = golden_tools.GOLDEN / "tf/checkpoint/ckpt-5"

@@ -31,6 +31,7 @@ from kmax.config.compose import compose_config, resolve
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.predict.predictor import Predictor
+from kmax.config.convert import configuration
 from scripts import convert_weights as script
 
 
@@ -73,7 +74,7 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
 
 def check_configuration(found: Any, backbone: str) -> dict[str, Any]:
     """What is recognized is the experiment of that name, spelt out."""
-    config = script.configuration(found)
+    config = configuration(found)
     name = f"{found.categories.name}_{backbone}"
     assert config["name"] == name
     same = resolve(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
@@ -234,7 +235,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     entries: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "read_entries", lambda path: entries())
+    monkeypatch.setattr("kmax.config.convert.read_entries", lambda path: entries())
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
