@@ -16,7 +16,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from safetensors.torch import save_file
 
 from kmax.checkpoint.cache import VARIABLE, Record, cache_dir, fingerprint, locked

@@ -103,7 +103,7 @@ def _bytes_at(file: BinaryIO, place: Place) -> bytearray:
 
 def _masked(values: bytes | bytearray) -> int:
     """A CRC-32C as LevelDB and TensorFlow store it."""
-    checksum = google_crc32c.value(bytes(values))
+    checksum = int(google_crc32c.value(bytes(values)))
     return (((checksum >> 15) | (checksum << 17)) + _MASK) & 0xFFFFFFFF
 
 

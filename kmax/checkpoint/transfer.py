@@ -48,7 +48,7 @@ def unreachable(urls: Iterable[str], seconds: float) -> dict[str, str]:
 
     All are tried at once. Looking up a name can block for longer than any socket's timeout, hence the threads.
     """
-    pending = {url: "no answer" for url in urls}
+    pending = dict.fromkeys(urls, "no answer")
 
     def connect(url: str) -> None:
         try:

@@ -28,10 +28,10 @@ from kmax.config.build import (
     module_from_config,
 )
 from kmax.config.compose import compose_config, resolve
+from kmax.config.convert import configuration
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.predict.predictor import Predictor
-from kmax.config.convert import configuration
 from scripts import convert_weights as script
 
 
