@@ -8,8 +8,8 @@
 
 SOURCE is a PyTorch file (.pth, .pkl, .safetensors) or a TensorFlow checkpoint (prefix, .index file or folder); what it
 is follows from its names and shapes. TARGET ends in .ckpt or .safetensors; evaluate.py, Predictor.from_checkpoint and
-init_from take either as it is. With --download there is no SOURCE, and without TARGET the file stays in the cache, where
-evaluate.py ckpt=NAME, kmax.Predictor.from_pretrained("NAME") and init_from=NAME find it.
+init_from take either as it is. With --download there is no SOURCE, and without TARGET the file stays in the cache,
+where evaluate.py ckpt=NAME, kmax.Predictor.from_pretrained("NAME") and init_from=NAME find it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A published checkpoint becomes one of ours: recognized, checked entry by entry, and written with its configuration."""
+"""A published checkpoint becomes one of ours: recognized, checked entry by entry, written with its configuration."""
 
 from __future__ import annotations
 
