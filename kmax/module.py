@@ -119,7 +119,7 @@ class KMaXModule(LightningModule):
         groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
         fused = recipe["fused"]
         if fused is None:
-            fused = self.device.type == "cpu" and not recipe.get("clip_norm")
+            fused = self.device.type in ("cpu", "cuda") and not recipe.get("clip_norm")
         optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])

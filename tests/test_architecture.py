@@ -10,7 +10,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "batch_plan", "sweeps", "hardware", "files"},
+    {"structures", "strategy", "categories", "batch_plan", "sweeps", "files"},
+    {"hardware"},
     {"checkpoint"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "serving"},
     {"visualization"},

@@ -3,6 +3,7 @@
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
+from kmax.callbacks.moving_average import MovingAverage
 from kmax.callbacks.nonfinite import NonFiniteGuard
 from kmax.callbacks.panels import Panels
 from kmax.callbacks.prediction_writer import PredictionWriter
@@ -19,6 +20,7 @@ __all__ = [
     "ContinuedCSVLogger",
     "Heartbeat",
     "MedianPruning",
+    "MovingAverage",
     "NonFiniteGuard",
     "Panels",
     "PredictionWriter",
