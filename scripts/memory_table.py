@@ -130,7 +130,7 @@ def loss_bytes(config: dict[str, Any], output: Output, classes: int) -> int:
     given = [part for prediction in predictions for part in prediction]
     with Kept([*given, *([] if semantic is None else [semantic])]) as kept:
         losses = Criterion(classes, **config["loss"])(Output(predictions, semantic), [target])
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(loss) for loss in losses.by_name().values())
     return kept.bytes
 
 

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "strategy", "categories", "batch_plan", "sweeps", "files"},
+    {"structures", "strategy", "geometry", "numerics", "categories", "batch_plan", "sweeps", "files"},
     {"hardware"},
     {"checkpoint"},
     {"model", "losses", "postprocess", "data", "metrics", "optim", "serving"},
