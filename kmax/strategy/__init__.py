@@ -1,1 +1,1 @@
-"""How a run is spread over hardware."""
+"""Hardware, clusters and signals."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kmax.predictor import Predictor
+from kmax.predict.predictor import Predictor
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden" / "old"
 
