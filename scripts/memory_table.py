@@ -30,6 +30,7 @@ from kmax.categories import load_categories
 from kmax.config.build import model_from_config
 from kmax.config.compose import compose_config, resolve
 from kmax.losses import Criterion
+from kmax.strategy.fake import to_fake
 from kmax.structures import Output, Prediction, Target
 
 EXPERIMENTS = (
@@ -85,15 +86,6 @@ class Kept:
     def bytes(self) -> int:
         """Their sum."""
         return sum(storage.nbytes() for storage in self._storages.values())
-
-
-def to_fake(model: nn.Module) -> None:
-    """Replace the tensors of a model on the meta device; call it under FakeTensorMode."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
 def measure(config: dict[str, Any], size: tuple[int, int]) -> Cost:

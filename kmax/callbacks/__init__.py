@@ -7,6 +7,7 @@ from kmax.callbacks.moving_average import MovingAverage
 from kmax.callbacks.nonfinite import NonFiniteGuard
 from kmax.callbacks.panels import Panels
 from kmax.callbacks.prediction_writer import PredictionWriter
+from kmax.callbacks.progress import Progress
 from kmax.callbacks.pruning import MedianPruning
 from kmax.callbacks.random_state import RandomState
 from kmax.callbacks.resume import ResumeCheckpoint
@@ -24,6 +25,7 @@ __all__ = [
     "NonFiniteGuard",
     "Panels",
     "PredictionWriter",
+    "Progress",
     "RandomState",
     "ResumeCheckpoint",
     "SkippedFiles",
