@@ -1,8 +1,8 @@
 """Published weights by name: downloaded once, converted, checked, and kept in the user's cache.
 
 For each name the cache holds the converted `NAME.safetensors` and the record of what was downloaded (`NAME.json`);
-while it is being made also the published file, whole or in part, and a lock. Several processes, on several machines that
-share the folder, may ask for the same name at once: one works, the others wait.
+while it is being made also the published file, whole or in part, and a lock. Several processes, on machines that share
+the folder, may ask for the same name at once: one works, the others wait.
 """
 
 from __future__ import annotations

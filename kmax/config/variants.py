@@ -7,7 +7,7 @@ activation). Its files do not say which, and the wrong one gives silently wrong 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ VARIANTS = ("detectron2", "deeplab2")
 SIZE = (641, 641)
 """What images are fitted into: statistics depend little on it."""
 MOST_IMAGES = 16
+FIRST_STAGE = "layer1."
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -55,7 +56,8 @@ def choose_variant(
         AmbiguousError: it is not told, and the checkpoint is one of those that may have either.
         ValueError: told for a checkpoint that has no choice; no image to compare on.
     """
-    open_choice = recognized.family == "detectron2" and recognized.backbone.startswith("resnet")
+    resnet = recognized.family == "detectron2" and recognized.backbone.startswith("resnet")
+    open_choice = resnet and not recognized.model["stem_stage"]
     if not open_choice:
         if told or images:
             raise ValueError(f"{source} is {recognized}: its names leave no choice of a ResNet, so leave it out.")
@@ -79,7 +81,8 @@ def _distance(config: Mapping[str, Any], recognized: Recognized, variant: str, i
     """How far a backbone's activations are from those that it was trained with.
 
     A batch norm keeps mean and variance of what it saw in training. The distance is |mean on the images − kept mean|
-    in kept standard deviations, averaged over the channels of each norm and over norms.
+    in kept standard deviations, averaged over the channels of each norm and over the norms of the first stage: behind
+    the stem, where one ResNet pools and the other does not, the two part ways.
     """
     config = copy.deepcopy(dict(config))
     config["backbone"]["family"] = variant
@@ -89,12 +92,13 @@ def _distance(config: Mapping[str, Any], recognized: Recognized, variant: str, i
     weights = {name[len(start) :]: value for name, value in recognized.state.items() if name.startswith(start)}
     backbone = model.backbone.eval()
     backbone.load_state_dict(weights, assign=True)
-    return statistics_distance(backbone, batch_of(images))
+    norms = [module for name, module in backbone.named_modules() if FIRST_STAGE in name]
+    return statistics_distance(backbone, [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)], batch_of(images))
 
 
 @torch.no_grad()
-def statistics_distance(network: nn.Module, images: Tensor) -> float:
-    """The distance between what a network's batch norms see of normalised images (B, 3, H, W) and what they kept."""
+def statistics_distance(network: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> float:
+    """The distance between what batch norms of a network see of normalised images (B, 3, H, W) and what they kept."""
     found: list[float] = []
 
     def compare(norm: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
@@ -103,7 +107,6 @@ def statistics_distance(network: nn.Module, images: Tensor) -> float:
         means = arguments[0].mean((0, 2, 3))  # (C,)
         found.append(float(((means - norm.running_mean).abs() / (norm.running_var + norm.eps).sqrt()).mean()))
 
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [norm.register_forward_pre_hook(compare) for norm in norms]
     network(images)
     for hook in hooks:
