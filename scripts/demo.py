@@ -230,7 +230,7 @@ def start_demo(config: Any, block: bool = True) -> tuple[Any, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
     plain = resolve(config)
     if gr is None:
-        raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
+        raise ValueError("The demo needs gradio: pip install -e '.[demo]'.")
     ckpt = checkpoint_path(plain["ckpt"])
     if not ckpt.exists():
         raise FileNotFoundError(
