@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub import constants
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from safetensors.torch import save_file
@@ -26,6 +27,8 @@ from kmax.files import OUT_OF_SPACE, replacing
 
 Convert = Callable[[Path, Path], None]
 """Makes the second path, a file of ours, of the first: a published file, or the folder of an unpacked archive."""
+HUGGING_FACE = "https://huggingface.co"
+"""Its addresses go to `$HF_ENDPOINT` where a mirror is named."""
 _SIGNATURES = {ARCHIVE: (b"\x1f\x8b",), ".pth": (b"PK", b"\x80")}
 
 
@@ -90,8 +93,9 @@ def _source(entry: Published, folder: Path, patience: Patience) -> tuple[Path, s
     for path in (source, folder / entry.file_name):
         if path.is_file():
             return path, str(path)
-    problems = unreachable(entry.urls, patience.connect)
-    for url in entry.urls:
+    urls = [url.replace(HUGGING_FACE, constants.ENDPOINT) for url in entry.urls]
+    problems = unreachable(urls, patience.connect)
+    for url in urls:
         if url in problems:
             continue
         try:

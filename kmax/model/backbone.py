@@ -152,7 +152,7 @@ def build_backbone(
         pretrained: False; True for timm's weights of that name; or the path of a file of ImageNet weights: timm's or
             torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original ConvNeXt
             and TensorFlow ones.
-        family: of the published implementations, `detectron2` (None means it, too) or `deeplab2`.
+        family: whose backbone to equal, `detectron2` or `deeplab2`; as an option null means `model.family`.
         drop_path: rate of the last block, growing linearly from 0.
         checkpointing: compute the activations of each stage again in the backward pass.
 

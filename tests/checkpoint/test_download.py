@@ -194,6 +194,12 @@ def test_google_drive(web: Web, folder: Path, large: bool) -> None:
     assert len(good.asked) == 3
 
 
+def test_a_mirror_of_hugging_face(web: Web, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", web.url)  # read from $HF_ENDPOINT on import
+    web.files["/user/name/resolve/main/a.pth"] = File(CONTENT)
+    assert get("https://huggingface.co/user/name/resolve/main/a.pth") == CONTENT
+
+
 def test_hashes_that_the_host_states_are_those_of_the_file(web: Web, folder: Path) -> None:
     """Hugging Face states it with the redirection, Google with the file."""
     md5 = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
