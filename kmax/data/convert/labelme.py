@@ -1,0 +1,126 @@
+"""Labelme: a JSON file per picture, with polygons, rectangles, circles and masks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kmax.data.convert import shapes
+from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
+from kmax.data.convert.tree import LABELME, Tree, read_json, split_of
+from kmax.data.prepare.pool import parallel
+
+AREAS = ("polygon", "rectangle", "circle", "mask")
+
+
+@dataclass(frozen=True)
+class _File:
+    """What is needed of a file before its turn comes."""
+
+    name: str
+    labels: tuple[str, ...]
+    size: Size | None
+    has_picture: bool
+
+
+def find(tree: Tree, workers: int = 0) -> Source | None:
+    """The Labelme files of a source.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    files = tree.of_kind(LABELME)
+    if not files:
+        return None
+    items, names, left_out = [], dict[str, None](), Counter[str]()
+    for file, found in zip(files, parallel(_scan, files, "read Labelme files", workers), strict=True):
+        picture = tree.pictures.find(found.name, file.parent)
+        if picture is None and not found.has_picture:
+            left_out[f"JSON whose picture is missing ({found.name})"] += 1
+            continue
+        names.update(dict.fromkeys(found.labels))
+        key = tree.pictures.key(picture) if picture else file.relative_to(tree.root).with_suffix(".png").as_posix()
+        items.append(Item(key, picture, frozenset(found.labels), split_of(file, tree.root), (file,), size=found.size))
+    without = len(set(tree.pictures.below(tree.images)) - {item.picture for item in items})
+    if without:
+        left_out["picture without a JSON file"] = without
+    classes = tuple(ClassInfo(name) for name in sorted(names))
+    return Source(LABELME, tuple(items), classes, _read, True, left_out=left_out, embedded=_picture)
+
+
+def _scan(file: Path) -> _File:
+    content = read_json(file)
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    labels = tuple(dict.fromkeys(_label(shape) for shape in content["shapes"] if _kind(shape) in AREAS))
+    size = (int(height), int(width)) if height and width else None
+    return _File(str(content.get("imagePath") or ""), labels, size, bool(content.get("imageData")))
+
+
+def _label(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("label") or "").strip()
+
+
+def _kind(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("shape_type") or "polygon")  # files before version 3.5 know polygons only
+
+
+def _read(item: Item, size: Size) -> Shapes:
+    """Regions in the order in which Labelme shows them: the last one lies on top."""
+    regions, left_out = [], Counter[str]()
+    for order, shape in enumerate(read_json(item.files[0])["shapes"]):
+        kind = _kind(shape)
+        if kind not in AREAS:
+            left_out[f"shape of type {kind}"] += 1
+            continue
+        rle = _READERS[kind](shape, size)
+        if rle is None:
+            left_out[f"{kind} without enough points"] += 1
+            continue
+        group = shape.get("group_id")
+        regions.append(Region(_label(shape), rle, order, None if group is None else str(group)))
+    return Shapes(tuple(regions), left_out)
+
+
+def _polygon(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+    return shapes.polygons([np.ravel(shape["points"]).tolist()], size)
+
+
+def _rectangle(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+    return shapes.rectangle(shape["points"], size)
+
+
+def _circle(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+    """Labelme stores the center and a point of the rim."""
+    if len(shape["points"]) != 2:
+        return None
+    center, rim = np.asarray(shape["points"], float)
+    radius = float(np.hypot(*(rim - center)))
+    return shapes.ellipse(center.tolist(), (radius, radius), size)
+
+
+def _mask(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+    """Labelme stores a PNG and the corners of its place."""
+    if not shape.get("mask") or not shape.get("points"):
+        return None
+    left, top = (int(n) for n in shape["points"][0])
+    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"]))))
+    return shapes.bitmap(mask if mask.ndim == 2 else mask[..., 0], left, top, size)
+
+
+_READERS = {"polygon": _polygon, "rectangle": _rectangle, "circle": _circle, "mask": _mask}
+
+
+def _picture(item: Item) -> bytes:
+    """The picture inside a JSON file, as a PNG."""
+    content = base64.b64decode(read_json(item.files[0])["imageData"])
+    with Image.open(io.BytesIO(content)) as image, io.BytesIO() as file:
+        image.convert("RGB").save(file, "PNG")
+        return file.getvalue()

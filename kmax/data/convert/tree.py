@@ -1,0 +1,157 @@
+"""The files of a source, listed once, and what its JSON files are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kmax.data.convert.pictures import Pictures
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_SPLIT = re.compile(r"(?:^|[^a-z])(training|train|validation|valid|val|testing|test)(?:[^a-z]|$)", re.IGNORECASE)
+
+
+class Tree:
+    """A source on disk: a folder, or one annotation file with the pictures around it.
+
+    Hidden files and folders, and the folder `without` (where results go), are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+    """
+
+    def __init__(self, source: Path, images: Path | None = None, without: Path | None = None) -> None:
+        if not source.exists():
+            raise FileNotFoundError(f"There is no {source}: give the folder with your annotations and pictures.")
+        self.source = source.resolve()
+        self.root = self.source if self.source.is_dir() else _around(self.source)
+        self._without = without.resolve() if without else None
+        self.images = images.resolve() if images else self.root
+        if images is not None and not self.images.is_dir():
+            raise FileNotFoundError(f"--images {images} is no folder: give the one with the pictures.")
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the source; only the annotation itself if the source is a file."""
+        return tuple(self._walk(self.root)) if self.source.is_dir() else (self.source,)
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pictures of the source, or of the folder that was given for them."""
+        listed = self.files if self.source.is_dir() and self.images == self.root else self._walk(self.images)
+        return Pictures(self.images, listed)
+
+    def _walk(self, root: Path) -> Iterator[Path]:
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and Path(folder, n) != self._without)
+            yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+    def named(self, *suffixes: str) -> list[Path]:
+        """Files with one of these suffixes, in lower case."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+    def folder(self, name: str) -> Path | None:
+        """The folder of this name at the top or one level below."""
+        for place in (self.root, *sorted(p for p in self.root.iterdir() if p.is_dir())):
+            if (place / name).is_dir():
+                return place / name
+        return None
+
+    @cached_property
+    def json_files(self) -> dict[Path, str]:
+        """What each JSON file is; of many files in one folder, as tools write one per picture, the first ten tell."""
+        kinds: dict[Path, str] = {}
+        seen: dict[Path, list[str]] = {}
+        for file in self.named(".json"):
+            before = seen.setdefault(file.parent, [])
+            kind = before[0] if len(before) >= 10 and len(set(before)) == 1 else kind_of(read_json(file))
+            before.append(kind)
+            kinds[file] = kind
+        return kinds
+
+    def of_kind(self, kind: str) -> list[Path]:
+        """The JSON files of a kind."""
+        return [file for file, other in self.json_files.items() if other == kind]
+
+
+def _around(file: Path) -> Path:
+    """The folder in which the pictures of an annotation file are looked for."""
+    return file.parent.parent if file.parent.name.lower() in ("annotations", "labels", "json") else file.parent
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, in UTF-8 or UTF-16, with or without a mark of its byte order.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): export or save it again.") from error
+
+
+LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
+_OTHER_KINDS = (
+    ({"annotations", "images"}, "COCO JSON without categories"),
+    ({"_via_img_metadata"}, "a VGG Image Annotator project"),
+    ({"objects", "size"}, "Supervisely JSON"),
+    ({"item", "annotations"}, "Darwin (V7) JSON"),
+    ({"imgHeight", "objects"}, "Cityscapes polygons"),
+    ({"labels", "version", "mapping"}, "the configuration of Mapillary Vistas"),
+    ({"items", "categories"}, "Datumaro JSON"),
+)
+
+
+def kind_of(content: Any) -> str:
+    """What a JSON file is, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
+    if isinstance(content, list):
+        entry = content[0] if content and isinstance(content[0], dict) else {}
+        return "the JSON export of Label Studio (export as COCO instead)" if "data" in entry else "a JSON list"
+    if not isinstance(content, dict):
+        return "JSON of an unknown kind"
+    if isinstance(content.get("shapes"), list) and ("imagePath" in content or "imageData" in content):
+        return LABELME
+    if isinstance(content.get("images"), list) and isinstance(content.get("categories"), list):
+        return _kind_of_coco(content)
+    first = next(iter(content.values()), None)
+    if isinstance(first, dict) and {"filename", "regions"} <= first.keys():
+        return "VGG Image Annotator JSON (export as COCO instead)"
+    return next((kind for keys, kind in _OTHER_KINDS if keys <= content.keys()), "JSON of an unknown kind")
+
+
+def _kind_of_coco(content: dict[str, Any]) -> str:
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list):
+        return "COCO JSON without annotations, such as a list of test images"
+    entries = [entry for entry in annotations if isinstance(entry, dict)]
+    if any("segments_info" in entry for entry in entries):
+        return COCO_PANOPTIC
+    if any("caption" in entry for entry in entries):
+        return "COCO captions"
+    if entries and not any(entry.get("segmentation") for entry in entries):
+        return "COCO keypoints" if "keypoints" in entries[0] else "COCO detection: boxes without masks"
+    return COCO_INSTANCES
+
+
+def split_of(path: Path, root: Path) -> str | None:
+    """The split that the name of a file or of a folder around it tells: train, val or test."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else (path.name,)
+    for part in (Path(parts[-1]).stem, *reversed(parts[:-1])) if parts else ():
+        found = _SPLIT.search(part)
+        if found:
+            return SPLITS[found.group(1).lower()]
+    return None

@@ -1,0 +1,103 @@
+"""Any other format, through Datumaro's readers (`pip install -e '.[formats]'`): its annotations, our rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmax.data.convert import shapes
+from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
+from kmax.data.convert.tree import SPLITS, Tree
+
+
+def find(tree: Tree, name: str = "") -> Source:
+    """What Datumaro reads as `name`, e.g. `kitti`, or as the one format that it detects.
+
+    Raises:
+        ValueError: Datumaro is not installed, or cannot read the source.
+    """
+    dataset, name = _dataset(tree, name)
+    names = [category.name for category in dataset.categories()[_annotation_type().label]]
+    items, left_out = [], Counter[str]()
+    for entry in dataset:
+        path = getattr(entry.media, "path", "") if entry.media is not None else ""
+        if not path or not Path(path).is_file():
+            left_out["picture that is missing"] += 1
+            continue
+        picture = Path(path).resolve()
+        records = tuple(
+            {"label": names[annotation.label], "annotation": annotation}
+            for annotation in entry.annotations
+            if getattr(annotation, "label", None) is not None
+        )
+        key = tree.pictures.key(picture) if picture.is_relative_to(tree.images) else f"{entry.subset}/{picture.name}"
+        labels = frozenset(record["label"] for record in records)
+        items.append(Item(key, picture, labels, SPLITS.get(entry.subset.lower()), (), records))
+    ordered = any(record["annotation"].z_order for item in items for record in item.records if _is_area(record))
+    return Source(
+        f"{name} (read by Datumaro)",
+        tuple(items),
+        tuple(ClassInfo(label) for label in names),
+        _read,
+        is_ordered=ordered,
+        left_out=left_out,
+        in_one_process=True,
+    )
+
+
+def _annotation_type() -> Any:
+    from datumaro.components.annotation import AnnotationType
+
+    return AnnotationType
+
+
+def _dataset(tree: Tree, name: str) -> tuple[Any, str]:
+    try:
+        from datumaro.components.dataset import Dataset
+        from datumaro.components.environment import Environment
+    except ImportError as error:
+        raise ValueError(
+            f"Datumaro is needed for this format but cannot be imported ({error}): pip install -e '.[formats]'."
+        ) from error
+    if not name:
+        detected = Environment().detect_dataset(str(tree.source))
+        if len(detected) != 1:
+            found = ", ".join(detected) or "none"
+            raise ValueError(f"Datumaro detects no single format in {tree.source} ({found}): give --format datumaro:NAME.")
+        name = detected[0]
+    try:
+        return Dataset.import_from(str(tree.source), name), name
+    except Exception as error:  # of any of its hundred readers
+        raise ValueError(f"Datumaro cannot read {tree.source} as {name}: {error}") from error
+
+
+def _is_area(record: Any) -> bool:
+    types = _annotation_type()
+    return record["annotation"].type in (types.polygon, types.mask, types.ellipse)
+
+
+def _read(item: Item, size: Size) -> Shapes:
+    types = _annotation_type()
+    regions, left_out = [], Counter[str]()
+    for record in item.records:
+        annotation = record["annotation"]
+        if not _is_area(record):
+            left_out[f"{annotation.type.name}, which is no area"] += 1
+            continue
+        if annotation.type == types.mask:
+            mask = np.asarray(annotation.image)
+            if mask.shape != size:
+                raise ValueError(f"a mask is {mask.shape[1]}×{mask.shape[0]} but its picture {size[1]}×{size[0]}")
+            rle: shapes.Rle | None = shapes.bitmap(mask, 0, 0, size)
+        else:
+            rle = shapes.polygons([list(annotation.as_polygon())], size)
+        if rle is None:
+            left_out["polygon without three points"] += 1
+            continue
+        group = str(annotation.group) if annotation.group else None
+        crowd = bool(annotation.attributes.get("is_crowd")) and annotation.type != types.mask
+        regions.append(Region(record["label"], rle, annotation.z_order, group, crowd))
+    return Shapes(tuple(regions), left_out)
