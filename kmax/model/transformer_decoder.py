@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kmax.model import kmeans
-from kmax.model.layers import ConvNorm, at_least_float32, batch_norm
-from kmax.model.predictor import PredictionHead
+from kmax.model.layers import ConvNorm, batch_norm
+from kmax.model.prediction_head import PredictionHead
+from kmax.numerics import at_least_float32
 from kmax.structures import Prediction
 
 ATTENTIONS = ("kmeans", "softmax")

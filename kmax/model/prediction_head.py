@@ -1,0 +1,45 @@
+"""From queries and pixels to classes and masks.
+
+Letters: B batch, C channels, D depth of the pixel feature, K classes without void, N queries, h×w feature size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kmax.model.layers import ConvNorm, batch_norm, prediction_conv
+from kmax.numerics import at_least_float32
+from kmax.structures import Prediction
+
+VOID_PRIOR = 0.9
+
+
+class PredictionHead(nn.Module):
+    """Class logits (B, N, K+1), mask logits (B, N, h, w) and pixel feature (B, D, h, w) of length 1."""
+
+    def __init__(self, pixel_channels: int, dim: int, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.pixel_depthwise = ConvNorm(pixel_channels, pixel_channels, 5, depthwise=True, act=True)
+        self.pixel_hidden = ConvNorm(pixel_channels, dim, act=True)
+        self.pixel_feature = ConvNorm(dim, feature_dim, bias=True, std=0.01)
+        self.mask_kernel = ConvNorm(dim, feature_dim, dims=1)
+        self.class_logits = prediction_conv(dim, num_classes + 1, dims=1)
+        self.mask_norm = batch_norm(1, 2, scale=0.1)
+        # K classes share what the void prior leaves, so void starts ln(prior / ((1 − prior) / K)) above each.
+        self.void_offset = math.log(VOID_PRIOR / (1 - VOID_PRIOR) * num_classes)
+
+    def forward(self, class_embedding: Tensor, mask_embedding: Tensor, pixels: Tensor) -> Prediction:
+        """Embeddings (B, C, N) and pixels (B, C, h, w) → prediction."""
+        feature = self.pixel_feature(self.pixel_hidden(self.pixel_depthwise(pixels)))
+        feature = F.normalize(at_least_float32(feature), dim=1)
+        kernels = self.mask_kernel(mask_embedding)
+        masks = torch.einsum("bdn,bdhw->bnhw", kernels, feature.to(kernels.dtype))
+        masks = self.mask_norm(masks.flatten(1, 2)[:, None]).unflatten(2, masks.shape[1:3])[:, 0]
+        classes = self.class_logits(class_embedding).transpose(1, 2)
+        offset = classes.new_zeros(classes.shape[-1])
+        offset[-1] = self.void_offset
+        return Prediction(classes + offset, masks, feature)
