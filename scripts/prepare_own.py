@@ -33,6 +33,6 @@ def main(options: Options) -> int:
 
 if __name__ == "__main__":
     options = parse(__doc__ or "")
-    from kmax.config import run_or_explain
+    from kmax.config.explain import run_or_explain
 
     sys.exit(run_or_explain(main, options))

@@ -14,7 +14,7 @@ RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 
 
 def unique_stems(keys: Iterable[str]) -> dict[str, str]:
-    """A stem for every key, e.g. `a/1.jpg`: `1`, or `a_1` if another key has it, `a_1_jpg`, or with a digest of the key.
+    """A stem for every key, e.g. `a/1.jpg`: `1`; `a_1` if another has that, then `a_1_jpg`, then a digest.
 
     Stems differ even where case is not told apart and without suffixes: each picture has one PNG of its stem.
     """

@@ -36,7 +36,7 @@ class Options:
     things: tuple[str, ...] = ()  # classes of countable objects; in semantic maps, connected components
     classes: tuple[str, ...] = ()  # the classes to keep, in this order; empty: all
     ignore: tuple[str, ...] = ()  # classes whose pixels are neither trained on nor counted
-    unlabelled: str = ""  # background or void; empty: as the format means it
+    unlabeled: str = ""  # background or void; empty: as the format means it
     min_area: int = 1  # pixels; smaller segments become void
     link: bool = False  # link pictures instead of copying them
     workers: int = 0  # processes; 0: this one alone
@@ -88,12 +88,14 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{name}", type=_names, default=(), metavar="A,B", help=meaning)
     parser.add_argument(
-        "--unlabelled",
+        "--unlabeled",
         choices=("background", "void"),
         default="",
         help="what pixels without annotation are (background, in panoptic and semantic maps void)",
     )
-    parser.add_argument("--min-area", type=int, default=1, help="smaller segments, in pixels, become void (%(default)s)")
+    parser.add_argument(
+        "--min-area", type=int, default=1, help="smaller segments, in pixels, become void (%(default)s)"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

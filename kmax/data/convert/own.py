@@ -18,7 +18,7 @@ from kmax.data.convert.rules import rules_of
 from kmax.data.convert.source import Item, Source
 from kmax.data.convert.split import stratified
 from kmax.data.convert.writer import PREPARED_BY, SPLITS, Written, annotation_file, jobs_of, write
-from kmax.data.places import at
+from kmax.data.layouts import files_at
 from kmax.data.prepare.check import Finding, check_split
 
 DEFAULT_VAL = 0.2
@@ -43,6 +43,8 @@ def convert(options: Options) -> Written:
     left_out = Counter(source.left_out)
     if len(splits) < len(source.items):
         left_out[TEST] += len(source.items) - len(splits)
+    if len(splits) < 2:
+        raise ValueError(f"{options.source} ({source.format}) has {len(splits)} usable picture: training needs two.")
     jobs = jobs_of(source, splits, rules, options.link)
     info["format"] = source.format
     written = write(source, jobs, rules, options.root, options.link, options.workers, info)
@@ -70,7 +72,9 @@ def _check_root(options: Options, info: Mapping[str, Any]) -> None:
     if before.get("prepared_by") != PREPARED_BY:
         raise ValueError(f"--root {options.root} holds annotations of another origin: choose a folder of its own.")
     if before.get("source") != info["source"]:
-        raise ValueError(f"--root {options.root} was made from {before.get('source')}: choose another --root, or delete it.")
+        raise ValueError(
+            f"--root {options.root} was made from {before.get('source')}: choose another --root, or delete it."
+        )
 
 
 def _earlier(root: Path) -> dict[str, Any] | None:
@@ -90,11 +94,13 @@ def describe(source: Source, rules: Rules, options: Options) -> str:
     """What the source was taken for, and what that means for pixels that nobody annotated."""
     things = sum(rules.categories.is_thing)
     stuff = rules.categories.num_classes - things
-    text = f"{options.source} is {source.format}: {len(source.items)} pictures, {things} thing and {stuff} stuff classes."
+    text = (
+        f"{options.source} is {source.format}: {len(source.items)} pictures, {things} thing and {stuff} stuff classes."
+    )
     if rules.rest is None:
         return f"{text}\nPixels without annotation are void: neither trained on nor counted."
     name = rules.categories.names[rules.categories.label_of[rules.rest]]
-    return f"{text}\nPixels without annotation are the stuff class {name!r} (--unlabelled void leaves them out)."
+    return f"{text}\nPixels without annotation are the stuff class {name!r} (--unlabeled void leaves them out)."
 
 
 def assign(source: Source, rules: Rules, options: Options) -> dict[str, str]:
@@ -137,7 +143,9 @@ def report(written: Written, options: Options) -> str:
         counts = [written.segments[split].get(category.id, 0) for split in SPLITS]
         kind = "thing" if category.is_thing else "stuff"
         lines.append(f"{category.name:{width}}  {kind}  {counts[0]:8d} {counts[1]:8d}")
-    lines.append(f"{'pictures':{width}}         {written.pictures.get('train', 0):8d} {written.pictures.get('val', 0):8d}")
+    lines.append(
+        f"{'pictures':{width}}         {written.pictures.get('train', 0):8d} {written.pictures.get('val', 0):8d}"
+    )
     lines += [f"Noted: {count} × {reason}." for reason, count in sorted(written.left_out.items())]
     lines += [f"Left out: {sentence}." for sentence in written.refused[:SHOWN]]
     if len(written.refused) > SHOWN:
@@ -153,12 +161,12 @@ def check(options: Options) -> list[Finding]:
     for split in SPLITS:
         file = annotation_file(options.root, split)
         try:
-            places = at(options.root / split, file.with_suffix(""), file)
+            files = files_at(options.root / split, file.with_suffix(""), file)
             classes[split] = load_categories(str(file))
         except (FileNotFoundError, ValueError) as error:
             findings.append(Finding(str(file), str(error).rstrip("."), REMEDY))
             continue
-        findings += check_split(places, classes[split], REMEDY, None, options.workers)
+        findings += check_split(files, classes[split], REMEDY, None, options.workers)
     names = {split: [(c.id, c.name, c.is_thing) for c in found.classes] for split, found in classes.items()}
     if len(names) == 2 and names["train"] != names["val"]:
         findings.append(Finding(str(annotation_file(options.root, "val")), "has other classes than training", REMEDY))

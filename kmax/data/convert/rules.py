@@ -27,11 +27,13 @@ def rules_of(source: Source, options: Options) -> Rules:
     ignored = {*_resolve("--ignore", options.ignore, known), *(name for name in known if _plain(name) in _VOID_NAMES)}
     kept = _resolve("--classes", options.classes, known) or [name for name in known if name not in ignored]
     if not kept:
-        raise ValueError(f"The annotations of {options.source} ({source.format}) name no class: nothing can be learned.")
+        raise ValueError(
+            f"The annotations of {options.source} ({source.format}) name no class: nothing can be learned."
+        )
     stuff, things = (set(_resolve(f"--{o}", getattr(options, o), known)) for o in ("stuff", "things"))
     classes = [_category(n, infos[name], name in stuff, name in things) for n, name in enumerate(kept, 1)]
     rest = None
-    if options.unlabelled == BACKGROUND or (not options.unlabelled and source.owns_background):
+    if options.unlabeled == BACKGROUND or (not options.unlabeled and source.owns_background):
         rest = next((c.id for c in classes if _plain(c.name) in _BACKGROUND_NAMES), len(classes) + 1)
         if rest > len(classes):
             classes.append(Category(rest, BACKGROUND, False, BACKGROUND_COLOR))
@@ -58,6 +60,8 @@ def _resolve(option: str, names: Iterable[str], known: list[str]) -> list[str]:
     for name in names:
         if name not in known and name.casefold() not in by_case:
             close = difflib.get_close_matches(name, known, 3) or known[:8]
-            raise ValueError(f"{option} names {name}, but the annotations have no such class: there is {', '.join(close)}.")
+            raise ValueError(
+                f"{option} names {name}, but the annotations have no such class: there is {', '.join(close)}."
+            )
         found.append(name if name in known else by_case[name.casefold()])
     return list(dict.fromkeys(found))

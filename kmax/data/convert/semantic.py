@@ -41,7 +41,9 @@ def find(tree: Tree, names: Path | None = None) -> Source | None:
     if not pairs:
         return None
     classes = _class_list(tree, names)
-    left_out = Counter({"picture without a map": len(pictures) - len(pairs), "map without a picture": len(maps) - len(pairs)})
+    left_out = Counter(
+        {"picture without a map": len(pictures) - len(pairs), "map without a picture": len(maps) - len(pairs)}
+    )
     items = [_item(picture, file, classes, tree) for picture, file in pairs]
     return Source(
         FORMAT,

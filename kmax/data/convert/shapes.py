@@ -28,7 +28,8 @@ def polygons(parts: Sequence[Sequence[float]], size: Size) -> Rle | None:
         if len(flat) >= 6 and len(flat) % 2 == 0 and np.isfinite(flat).all():
             limit = FAR * max(size)
             whole.append(flat.clip(-limit, limit).tolist())
-    return coco.merge(coco.frPyObjects(whole, *size)) if whole else None
+    merged: Rle | None = coco.merge(coco.frPyObjects(whole, *size)) if whole else None
+    return merged
 
 
 def rectangle(points: Sequence[Sequence[float]], size: Size) -> Rle | None:
@@ -61,7 +62,8 @@ def bitmap(mask: np.ndarray, left: int, top: int, size: Size) -> Rle:
         columns.start - left : max(columns.start, columns.stop) - left,
     ]
     whole[rows, columns][inside != 0] = 1
-    return coco.encode(whole)
+    encoded: Rle = coco.encode(whole)
+    return encoded
 
 
 def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
@@ -82,7 +84,7 @@ def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
     runs = np.asarray(counts, np.int64)
     if (runs < 0).any() or runs.sum() != size[0] * size[1]:
         raise ValueError(f"a run-length code covers {runs.sum()} pixels of a picture of {size[0] * size[1]}")
-    return rle or coco.frPyObjects({"size": declared, "counts": runs.tolist()}, *size)
+    return rle or dict(coco.frPyObjects({"size": declared, "counts": runs.tolist()}, *size))
 
 
 def _uncompressed(text: bytes) -> list[int]:

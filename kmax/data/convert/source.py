@@ -68,7 +68,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Tag:
-    """What a value of a label map means; the class `VOID_LABEL` is unlabelled whatever the rules say."""
+    """What a value of a label map means; the class `VOID_LABEL` is unlabeled whatever the rules say."""
 
     label: str
     crowd: bool = False

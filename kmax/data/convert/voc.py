@@ -14,11 +14,10 @@ from kmax.data.convert.source import VOID_LABEL, ClassInfo, Item, LabelMap, Size
 from kmax.data.convert.tree import Tree
 
 FORMAT = "Pascal VOC segmentation"
-NAMES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
-BORDER = (224, 224, 192)  # the color of unlabelled pixels between objects, value 255
+NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+         "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+         "tvmonitor")  # fmt: skip
+BORDER = (224, 224, 192)  # the color of unlabeled pixels between objects, value 255
 BACKGROUND = "background"
 
 
@@ -31,7 +30,9 @@ def find(tree: Tree) -> Source | None:
     folder = tree.folder("SegmentationClass")
     if folder is None:
         if tree.folder("JPEGImages") is not None and tree.folder("Annotations") is not None:
-            raise ValueError(f"{tree.source} is Pascal VOC detection: boxes without masks; there is nothing to convert.")
+            raise ValueError(
+                f"{tree.source} is Pascal VOC detection: boxes without masks; there is nothing to convert."
+            )
         return None
     root = folder.parent
     classes = _class_list(root)
@@ -90,7 +91,7 @@ def _splits(root: Path) -> dict[str, str]:
     for split in ("test", "val", "train"):
         file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         if file.is_file():
-            splits.update({name: split for name in file.read_text("utf-8-sig").split()})
+            splits.update(dict.fromkeys(file.read_text("utf-8-sig").split(), split))
     return splits
 
 
@@ -106,7 +107,9 @@ def _read(classes: ClassList, item: Item, size: Size) -> LabelMap:
     names = [classes.by_color.get(code) for code in colors.tolist()]
     if None in names:
         color = colors.tolist()[names.index(None)]
-        raise ValueError(f"{item.files[0]} is {FORMAT} with the color {color:06x}, which no class has: give labelmap.txt")
+        raise ValueError(
+            f"{item.files[0]} is {FORMAT} with the color {color:06x}, which no class has: give labelmap.txt"
+        )
     tags = {n: Tag(name or VOID_LABEL, crowd=bool(name) and name != BACKGROUND) for n, name in enumerate(names)}
     values = labels.astype(np.int32)
     if len(item.files) == 1:

@@ -66,7 +66,9 @@ def _dataset(tree: Tree, name: str) -> tuple[Any, str]:
         detected = Environment().detect_dataset(str(tree.source))
         if len(detected) != 1:
             found = ", ".join(detected) or "none"
-            raise ValueError(f"Datumaro detects no single format in {tree.source} ({found}): give --format datumaro:NAME.")
+            raise ValueError(
+                f"Datumaro detects no single format in {tree.source} ({found}): give --format datumaro:NAME."
+            )
         name = detected[0]
     try:
         return Dataset.import_from(str(tree.source), name), name

@@ -16,9 +16,9 @@ from kmax.data.convert.names import unique_stems
 from kmax.data.convert.paint import Rules, draw
 from kmax.data.convert.pictures import frame_of, turned
 from kmax.data.convert.source import Item, Source
-from kmax.data.files import explained, write_atomically, write_bytes, write_json
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
+from kmax.files import explained, write_atomically, write_bytes, write_json
 
 FORMAT = 1  # of what is written: another number makes everything anew
 PREPARED_BY = "kmax prepare_own"
@@ -106,19 +106,14 @@ class _Convert:
         frame = frame_of(item.picture or target)
         size = item.size or frame.viewed
         if size not in (frame.viewed, frame.stored):
-            raise ValueError(
-                f"the annotation is for {size[1]}×{size[0]} pixels but the picture has {frame.viewed[1]}×{frame.viewed[0]}"
-            )
+            raise ValueError(f"the annotation is for {_by(size)} pixels but the picture has {_by(frame.viewed)}")
         drawing = draw(self.source.read(item, size), size, self.rules)
         segment_map, left_out = drawing.segment_map, Counter(drawing.left_out)
         if segment_map.shape != frame.viewed and segment_map.shape == frame.stored:
             segment_map = turned(segment_map, frame.orientation)
             left_out[TURNED] += 1
         if segment_map.shape != frame.viewed:
-            height, width = segment_map.shape
-            raise ValueError(
-                f"the map is {width}×{height} but the picture {frame.viewed[1]}×{frame.viewed[0]}"
-            )
+            raise ValueError(f"the map is {_by(segment_map.shape)} but the picture {_by(frame.viewed)}")
         if item.picture is not None:
             place(item.picture, target, self.link)
         write_bytes(self.root / job.png, encode_ids(segment_map))
@@ -128,6 +123,10 @@ class _Convert:
         annotation = {"image_id": job.stem, "file_name": Path(job.png).name, "segments_info": segments}
         image["origin"] = {"file": item.key, "digest": job.digest, "left_out": dict(left_out)}
         return {"digest": job.digest, "image": image, "annotation": annotation}
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[1]}×{size[0]}"
 
 
 def place(picture: Path, target: Path, link: bool) -> None:
@@ -142,7 +141,9 @@ def place(picture: Path, target: Path, link: bool) -> None:
     temporary.replace(target)
 
 
-def write(source: Source, jobs: Sequence[Job], rules: Rules, root: Path, link: bool, workers: int, info: Mapping[str, Any]) -> Written:
+def write(
+    source: Source, jobs: Sequence[Job], rules: Rules, root: Path, link: bool, workers: int, info: Mapping[str, Any]
+) -> Written:
     """Convert all jobs; what an earlier run with the same options finished is kept, and what is no longer there goes.
 
     Raises:

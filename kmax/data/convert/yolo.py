@@ -55,7 +55,9 @@ def _config(tree: Tree) -> tuple[Path, Mapping[str, Any]] | None:
         if isinstance(content, dict) and "names" in content:
             return file, content
     labels = tree.folder("labels")
-    has_text = labels is not None and any(f.is_relative_to(labels) and f.name != "classes.txt" for f in tree.named(".txt"))
+    has_text = labels is not None and any(
+        f.is_relative_to(labels) and f.name != "classes.txt" for f in tree.named(".txt")
+    )
     for file in tree.files if has_text else ():
         if file.name in ("classes.txt", "obj.names"):
             names = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
@@ -104,9 +106,7 @@ def _pictures(entry: str, content: Mapping[str, Any], file: Path, tree: Tree) ->
     return []
 
 
-def _item(
-    picture: Path, split: str | None, names: Mapping[int, str], tree: Tree, boxes: Counter[bool]
-) -> Item:
+def _item(picture: Path, split: str | None, names: Mapping[int, str], tree: Tree, boxes: Counter[bool]) -> Item:
     label = _label_file(picture, tree)
     numbers = _lines(label) if label is not None else []
     for number, values in numbers:
