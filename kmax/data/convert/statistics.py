@@ -116,15 +116,15 @@ def warnings(found: Statistics) -> list[str]:
     if few:
         named = _listed([f"{entry.name} {entry.segments['train']}" for entry in few])
         sentences.append(
-            f"fewer than {FEW_SEGMENTS} training segments: {named}; label more of them, or leave them out with --classes."
+            f"fewer than {FEW_SEGMENTS} training segments: {named}; label more, or leave them out with --classes."
         )
     if unseen:
         sentences.append(f"in no picture for validation, so that their PQ is not measured: {_listed(unseen)}.")
     small, total = sum(c.small for c in found.classes), sum(sum(c.segments.values()) for c in found.classes)
     if small:
         sentences.append(
-            f"{small} of {total} segments have fewer than {SMALL_AREA} pixels at {found.size}²: too small to be learned "
-            "well; train at a larger dataset.size, or cut the pictures into tiles."
+            f"{small} of {total} segments have fewer than {SMALL_AREA} pixels at {found.size}²: hard to learn; "
+            "train at a larger dataset.size, or cut the pictures into tiles."
         )
     name, most = found.most_segments
     if most > found.queries:
