@@ -130,7 +130,7 @@ def encoded(mask: np.ndarray) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def coco_content(truths: Sequence[Truth], kind: str = "polygon") -> dict[str, Any]:
+def coco_content(truths: Sequence[Truth], kind: str = "polygon", first: int = 0) -> dict[str, Any]:
     """COCO instances; `kind` is polygon, counts (a list of runs) or compressed."""
     names = thing_names(truths)
     images, annotations = [], []
@@ -152,14 +152,14 @@ def coco_content(truths: Sequence[Truth], kind: str = "polygon") -> dict[str, An
                     {
                         "id": len(annotations),
                         "image_id": image_id,
-                        "category_id": names.index(part.name),
+                        "category_id": first + names.index(part.name),
                         "segmentation": segmentation,
                         "area": int(mask.sum()),
                         "bbox": [0, 0, 1, 1],
                         "iscrowd": int(part.crowd),
                     }
                 )
-    categories = [{"id": n, "name": name, "supercategory": ""} for n, name in enumerate(names)]
+    categories = [{"id": n, "name": name, "supercategory": ""} for n, name in enumerate(names, first)]
     return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
@@ -170,11 +170,11 @@ def runs(values: np.ndarray) -> list[int]:
     return [0, *lengths] if values[0] else lengths
 
 
-def coco_instances(root: Path, truths: Sequence[Truth], kind: str = "polygon") -> None:
+def coco_instances(root: Path, truths: Sequence[Truth], kind: str = "polygon", first: int = 0) -> None:
     """`annotations/instances_default.json` and `images/`, as CVAT writes them."""
     pictures(root / "images", truths)
     (root / "annotations").mkdir()
-    (root / "annotations" / "instances_default.json").write_text(json.dumps(coco_content(truths, kind)))
+    (root / "annotations" / "instances_default.json").write_text(json.dumps(coco_content(truths, kind, first)))
 
 
 def cvat(root: Path, truths: Sequence[Truth], kind: str = "polygon") -> None:

@@ -28,11 +28,10 @@ def find(tree: Tree, name: str = "") -> Source:
             left_out["picture that is missing"] += 1
             continue
         picture = Path(path).resolve()
-        records = tuple(
-            {"label": names[annotation.label], "annotation": annotation}
-            for annotation in entry.annotations
-            if getattr(annotation, "label", None) is not None
-        )
+        named = [a for a in entry.annotations if getattr(a, "label", None) is not None]
+        if len(named) < len(entry.annotations):
+            left_out["annotation that Datumaro gives no class"] += len(entry.annotations) - len(named)
+        records = tuple({"label": names[annotation.label], "annotation": annotation} for annotation in named)
         key = tree.pictures.key(picture) if picture.is_relative_to(tree.images) else f"{entry.subset}/{picture.name}"
         labels = frozenset(record["label"] for record in records)
         items.append(Item(key, picture, labels, SPLITS.get(entry.subset.lower()), (), records))

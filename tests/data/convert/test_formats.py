@@ -243,7 +243,7 @@ def _whole(truth: Truth) -> Truth:
 
 def test_what_datumaro_reads(truths: list[Truth], tmp_path: Path) -> None:
     pytest.importorskip("datumaro")
-    foreign.coco_instances(tmp_path / "in", truths, "compressed")
+    foreign.coco_instances(tmp_path / "in", truths, "compressed", first=1)  # Datumaro takes class 0 for none
     found = prepared(tmp_path / "in", tmp_path, format="datumaro:coco_instances")
     mine = {stem: canonical(*entry) for stem, entry in found.items()}
     direct = prepared(tmp_path / "in", tmp_path / "ours")
