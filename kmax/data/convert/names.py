@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from posixpath import basename, splitext
 
 LONGEST = 120
 RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
@@ -19,7 +19,7 @@ def unique_stems(keys: Iterable[str]) -> dict[str, str]:
     Stems differ even where case is not told apart and without suffixes: each picture has one PNG of its stem.
     """
     keys = sorted(set(keys))
-    stems = {key: _safe(PurePosixPath(key).stem) for key in keys}
+    stems = {key: _safe(splitext(basename(key))[0]) for key in keys}
     for longer in (_with_folder, _with_suffix, _with_digest):
         counts = Counter(stem.casefold() for stem in stems.values())
         stems = {key: longer(key) if counts[stem.casefold()] > 1 else stem for key, stem in stems.items()}
@@ -28,7 +28,7 @@ def unique_stems(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _with_folder(key: str) -> str:
-    return _safe(str(PurePosixPath(key).with_suffix("")).replace("/", "_"))
+    return _safe(splitext(key)[0].replace("/", "_"))
 
 
 def _with_suffix(key: str) -> str:

@@ -41,11 +41,22 @@ def recognize(options: Options) -> Source:
     if tree.source.is_file() and tree.source.suffix.lower() in ARCHIVES:
         raise ValueError(f"{options.source} is an archive: unpack it and give the folder.")
     for name in [wanted] if wanted else READERS:
-        source = READERS[name](tree, options)
+        source = _read(name, tree, options)
         if source is not None:
             return source
     asked = f"is not in the format {wanted}" if wanted else "is in no format that is read"
     raise ValueError(f"{options.source} {asked}: it {_looks_like(tree)}. Read are: {', '.join(FORMATS.values())}.")
+
+
+def _read(name: str, tree: Tree, options: Options) -> Source | None:
+    """One reader; whatever it stumbles over is a file that is not as its format has it."""
+    try:
+        return READERS[name](tree, options)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(
+            f"{options.source} looks like {FORMATS[name]}, but an entry is not as that format has it "
+            f"({type(error).__name__}: {error}): export it again."
+        ) from error
 
 
 def _looks_like(tree: Tree) -> str:

@@ -147,7 +147,7 @@ def write(
     """Convert all jobs; what an earlier run with the same options finished is kept, and what is no longer there goes.
 
     Raises:
-        ValueError: the disk is full, or no picture could be converted.
+        ValueError: the disk is full, or no picture is left for one of the splits.
     """
     journal = Journal(root / "annotations" / ".panoptic.unfinished")
     before = {split: entries(root, split) for split in SPLITS}
@@ -160,9 +160,10 @@ def write(
             journal.add(job.picture, entry)
             done[job.picture] = entry
     refused = tuple(done[job.picture]["refused"] for job in jobs if "refused" in done[job.picture])
-    if len(refused) == len(jobs):
-        raise ValueError(f"None of the {len(jobs)} pictures can be converted; the first: {refused[0]}.")
     kept = [job for job in jobs if "refused" not in done[job.picture]]
+    for split in SPLITS:
+        if not any(job.split == split for job in kept):
+            raise ValueError(f"No picture is left for {split}: {len(refused)} were refused, the first: {refused[0]}.")
     for split in SPLITS:
         _write_json(root, split, [done[job.picture] for job in kept if job.split == split], rules, info)
     _remove_stale(root, done, kept)
