@@ -58,7 +58,7 @@ def _chosen(root: Path, count: int) -> list[tuple[str, CocoPanoptic, int]]:
             names[split, index] = f"{split}/{files[annotation['image_id']]}"
             labels[split, index] = {segment["category_id"] for segment in annotation["segments_info"]}
     seen: Counter[int] = Counter()
-    chosen = []
+    chosen: list[tuple[str, int]] = []
     while labels and len(chosen) < count:
         best = max(labels, key=lambda key: sum(1 / (1 + seen[label]) ** 2 for label in labels[key]))
         seen.update(labels.pop(best))
