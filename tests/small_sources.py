@@ -44,12 +44,12 @@ def prepare(source: Path, **options: Any) -> tuple[Written, dict[str, np.ndarray
     return written, names, segments
 
 
-def coco(folder: Path, **changes: Any) -> Path:
-    """Two pictures, the first with one cup."""
-    for name in ("a", "b"):
+def coco(folder: Path, names: str = "ab", **changes: Any) -> Path:
+    """Pictures, the first with one cup."""
+    for name in names:
         picture(folder / "images" / f"{name}.png")
     content = {
-        "images": [{"id": n, "file_name": f"{name}.png", "height": H, "width": W} for n, name in enumerate("ab")],
+        "images": [{"id": n, "file_name": f"{name}.png", "height": H, "width": W} for n, name in enumerate(names)],
         "annotations": [{"id": 0, "image_id": 0, "category_id": 0, "segmentation": [SQUARE]}],
         "categories": [{"id": 0, "name": "cup"}],
         **changes,

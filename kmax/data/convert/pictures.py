@@ -13,10 +13,8 @@ import numpy as np
 from PIL import Image
 
 from kmax.data.convert.source import Size
+from kmax.images import IMAGE_SUFFIXES, open_image
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".ppm", ".pgm")
-)
 ORIENTATION = 0x0112  # the EXIF tag
 UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before a name
 
@@ -28,7 +26,7 @@ class Pictures:
         self.root = root
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for file in files:
-            if file.suffix.lower() in SUFFIXES:
+            if file.suffix.lower() in IMAGE_SUFFIXES:
                 self._by_name[file.name.casefold()].append(file)
 
     def find(self, name: str, near: Path | None = None) -> Path | None:
@@ -98,22 +96,16 @@ class Frame:
 
 
 def frame_of(picture: Path) -> Frame:
-    """Decode a picture and tell its sizes.
+    """Read a picture as training will, and tell its sizes.
 
     Raises:
-        ValueError: it is damaged or no picture.
+        ValueError: it cannot be read.
     """
-    try:
-        with Image.open(picture) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
-            image.load()
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the picture {picture} cannot be read ({error})") from error
-    if orientation not in range(1, 9):
-        orientation = 1
-    stored = (height, width)
-    return Frame(stored, stored if orientation < 5 else (width, height), orientation)
+    height, width = open_image(picture).shape[:2]
+    with Image.open(picture) as image:
+        orientation = image.getexif().get(ORIENTATION, 1)
+        stored = image.size[::-1]
+    return Frame((stored[0], stored[1]), (height, width), orientation if orientation in range(1, 9) else 1)
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kmax.data.convert import coco_instances, coco_panoptic, cvat, labelme, semantic, voc, with_datumaro, yolo
 from kmax.data.convert.options import DATUMARO, FORMATS, Options
-from kmax.data.convert.pictures import SUFFIXES
 from kmax.data.convert.source import Source
 from kmax.data.convert.tree import Tree
+from kmax.images import IMAGE_SUFFIXES
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
@@ -74,6 +74,6 @@ def _looks_like(tree: Tree) -> str:
 
 def _ending(file: Path) -> str:
     suffix = file.suffix.lower()
-    if suffix in SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         return "pictures"
     return "TFRecord files" if "tfrecord" in file.name else f"{suffix or 'unnamed'} files"

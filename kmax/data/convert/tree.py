@@ -55,8 +55,11 @@ class Tree:
         return Pictures(self.images, listed)
 
     def _walk(self, root: Path) -> Iterator[Path]:
+        seen = {os.path.realpath(root)}  # a link may lead back to a folder above
         for folder, folders, names in os.walk(root, followlinks=True):
-            folders[:] = sorted(n for n in folders if not n.startswith(".") and Path(folder, n) != self._without)
+            real = {name: os.path.realpath(Path(folder, name)) for name in folders if not name.startswith(".")}
+            folders[:] = sorted(n for n, path in real.items() if path not in seen and Path(path) != self._without)
+            seen.update(real.values())
             yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
     def named(self, *suffixes: str) -> list[Path]:

@@ -96,7 +96,7 @@ class _Convert:
             if isinstance(error, ValueError) and "could not be written" in str(error):
                 raise
             what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
-            return {"digest": job.digest, "refused": f"{job.item.key} ({self.source.format}): {what}"}
+            return {"digest": job.digest, "refused": f"{job.item.key} ({self.source.format}): {what.rstrip('.')}"}
 
     def _entry(self, job: Job) -> dict[str, Any]:
         item, target = job.item, self.root / job.picture

@@ -106,12 +106,8 @@ def test_coco_byte_order_mark_and_utf_16(tmp_path: Path) -> None:
 
 def test_a_run_length_code_of_another_size_leaves_the_picture_out(tmp_path: Path) -> None:
     code = {"size": [W, H], "counts": [H * W]}
-    written, names, _ = prepare(
-        coco(
-            tmp_path / "in",
-            annotations=[entry(segmentation=code)],
-            images=[{"id": n, "file_name": f"{c}.png"} for n, c in enumerate("ab")],
-        )
-    )
-    assert set(names) == {"b"}
+    images = [{"id": n, "file_name": f"{c}.png"} for n, c in enumerate("abc")]
+    folder = coco(tmp_path / "in", "abc", annotations=[entry(segmentation=code)], images=images)
+    written, names, _ = prepare(folder, seed=1)
+    assert set(names) == {"b", "c"}
     assert "images/a.png (COCO instances JSON): a run-length code is 40×60" in written.refused[0]

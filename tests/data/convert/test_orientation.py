@@ -34,10 +34,10 @@ def test_annotations_of_the_stored_picture_are_turned(tmp_path: Path) -> None:
 
 
 def test_an_annotation_of_another_size_leaves_the_picture_out(tmp_path: Path) -> None:
-    folder = coco(tmp_path / "in")
+    folder = coco(tmp_path / "in", "abc")
     picture(folder / "images" / "a.png", size=(20, 30))
-    written, names, _ = prepare(folder)
-    assert set(names) == {"b"}
+    written, names, _ = prepare(folder, val=0.5)
+    assert set(names) == {"b", "c"}
     assert written.refused == (
         "images/a.png (COCO instances JSON): the annotation is for 60×40 pixels but the picture has 30×20",
     )
