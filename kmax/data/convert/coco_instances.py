@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kmax.data.convert import shapes
+from kmax.data.convert.kinds import COCO_INSTANCES
 from kmax.data.convert.source import ClassInfo, Item, Record, Region, Shapes, Size, Source
-from kmax.data.convert.tree import COCO_INSTANCES, Tree, read_json, split_of
+from kmax.data.convert.tree import Tree, read_json, split_of
 
 NO_MASK = "annotation without a mask (a box alone)"
 NO_PICTURE = "picture that is listed but missing, or whose name fits several files"

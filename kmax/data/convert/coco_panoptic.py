@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kmax.data.convert.kinds import COCO_PANOPTIC
 from kmax.data.convert.pictures import Pictures
 from kmax.data.convert.source import ClassInfo, Item, LabelMap, Size, Source, Tag
-from kmax.data.convert.tree import COCO_PANOPTIC, Tree, read_json, split_of
+from kmax.data.convert.tree import Tree, read_json, split_of
 
 MAPILLARY = "Mapillary Vistas v2.0 panoptic"
 VERSION = "v2.0"

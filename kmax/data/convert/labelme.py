@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from kmax.data.convert import shapes
+from kmax.data.convert.kinds import LABELME
 from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
-from kmax.data.convert.tree import LABELME, Tree, read_json, split_of
+from kmax.data.convert.tree import Tree, read_json, split_of
 from kmax.data.prepare.pool import parallel
 
 AREAS = ("polygon", "rectangle", "circle", "mask")
