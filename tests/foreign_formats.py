@@ -1,4 +1,4 @@
-"""Files in other tools' layouts, made from pictures whose panoptic truth is known."""
+"""Files in other tools' layouts, made from images whose panoptic truth is known."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Truth:
-    """A picture (H, W, 3) and its panoptic truth (H, W), 0 = unlabeled."""
+    """A image (H, W, 3) and its panoptic truth (H, W), 0 = unlabeled."""
 
     name: str
     image: np.ndarray
@@ -73,7 +73,7 @@ def real(sample_data: Path, count: int = 6) -> list[Truth]:
 
 
 def pictures(folder: Path, truths: Sequence[Truth]) -> None:
-    """Write the pictures without loss."""
+    """Write the images without loss."""
     folder.mkdir(parents=True, exist_ok=True)
     for truth in truths:
         Image.fromarray(truth.image).save(folder / truth.name)
@@ -91,7 +91,7 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def labelme(root: Path, truths: Sequence[Truth], kind: str = "polygon") -> None:
-    """A JSON beside each picture; `kind` is polygon or mask. Pieces of an object share a group."""
+    """A JSON beside each image; `kind` is polygon or mask. Pieces of an object share a group."""
     pictures(root, truths)
     for truth in truths:
         shapes = []

@@ -1,4 +1,4 @@
-"""Sources of two small pictures, and what becomes of them."""
+"""Sources of two small images, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]  # a polygon of ten by ten pixels
 
 
 def picture(path: Path, orientation: int = 1, size: tuple[int, int] = (H, W)) -> Path:
-    """A grey picture of stored size (H, W)."""
+    """A grey image of stored size (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", (size[1], size[0]), (len(path.name), 90, 90))
     exif = image.getexif()
@@ -28,7 +28,7 @@ def picture(path: Path, orientation: int = 1, size: tuple[int, int] = (H, W)) ->
 
 
 def prepare(source: Path, **options: Any) -> tuple[Written, dict[str, np.ndarray], dict[str, set[str]]]:
-    """Convert; what was written, and by stem the class names of every picture's pixels and segments."""
+    """Convert; what was written, and by stem the class names of every image's pixels and segments."""
     root = options.pop("root", source.parent / f"{source.name}-out")
     written = convert(Options(root=root, source=source, **options))
     names, segments = {}, {}
@@ -45,7 +45,7 @@ def prepare(source: Path, **options: Any) -> tuple[Written, dict[str, np.ndarray
 
 
 def coco(folder: Path, names: str = "ab", **changes: Any) -> Path:
-    """Pictures, the first with one cup."""
+    """Images, the first with one cup."""
     for name in names:
         picture(folder / "images" / f"{name}.png")
     content = {

@@ -24,7 +24,7 @@ NAME = "preview.png"
 
 
 def preview(root: Path, count: int, size: int = 641, queries: int = 128) -> str:
-    """Draw `count` pictures of a prepared folder with their ground truth into `root/preview.png`.
+    """Draw `count` images of a prepared folder with their ground truth into `root/preview.png`.
 
     Returns:
         Counts per class, warnings, and where the sheet is, as text.
@@ -39,12 +39,12 @@ def preview(root: Path, count: int, size: int = 641, queries: int = 128) -> str:
         rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
         with replacing(root / NAME) as temporary:
             Image.fromarray(sheet(rows, SIDE)).save(temporary)
-        lines.append(f"{len(cells)} pictures with their ground truth: {root / NAME}")
+        lines.append(f"{len(cells)} images with their ground truth: {root / NAME}")
     return "\n".join(lines)
 
 
 def _chosen(root: Path, count: int) -> list[tuple[str, CocoPanoptic, int]]:
-    """Pictures in which every class is seen as often as can be, rare ones first: name, dataset, index."""
+    """Images in which every class is seen as often as can be, rare ones first: name, dataset, index."""
     categories = load_categories(str(annotation_file(root, "train")))
     labels: dict[tuple[str, int], set[int]] = {}
     names, datasets = {}, {}

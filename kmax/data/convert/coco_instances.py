@@ -13,14 +13,14 @@ from kmax.data.convert.source import ClassInfo, Item, Record, Region, Shapes, Si
 from kmax.data.convert.tree import Tree, read_json, split_of
 
 NO_MASK = "annotation without a mask (a box alone)"
-NO_PICTURE = "picture that is listed but missing, or whose name fits several files"
+NO_IMAGE = "image that is listed but missing, or whose name fits several files"
 
 
 def find(tree: Tree) -> Source | None:
     """The COCO instances of a source; several files are read together, their classes by name.
 
     Raises:
-        ValueError: a file is damaged or contradicts itself, or none of its pictures can be found.
+        ValueError: a file is damaged or contradicts itself, or none of its images can be found.
     """
     files = tree.of_kind(COCO_INSTANCES)
     if not files:
@@ -37,7 +37,7 @@ def find(tree: Tree) -> Source | None:
     if not items:
         listed = next((image.get("file_name") for image in read_json(files[0])["images"]), None)
         raise ValueError(
-            f"{files[0]} is {COCO_INSTANCES}, but none of its pictures is below {tree.images} (the first is called "
+            f"{files[0]} is {COCO_INSTANCES}, but none of its images is below {tree.images} (the first is called "
             f"{listed}): give their folder with --images."
         )
     return Source(COCO_INSTANCES, tuple(items.values()), tuple(classes.values()), _read, left_out=left_out)
@@ -71,15 +71,15 @@ def _items(
     items = []
     for image in content["images"]:
         name = str(image.get("file_name") or image.get("path") or "")
-        picture = tree.pictures.find(name, file.parent)
-        if picture is None:
-            left_out[NO_PICTURE] += 1
+        image_file = tree.image_files.find(name, file.parent)
+        if image_file is None:
+            left_out[NO_IMAGE] += 1
             continue
         own = tuple(records.get(str(image.get("id")), ()))
         size = (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
         labels = frozenset(record["label"] for record in own)
-        split = split_of(file, tree.root) or split_of(picture, tree.images)
-        items.append(Item(tree.pictures.key(picture), picture, labels, split, (file,), own, size))
+        split = split_of(file, tree.root) or split_of(image_file, tree.images)
+        items.append(Item(tree.image_files.key(image_file), image_file, labels, split, (file,), own, size))
     return items
 
 
@@ -95,7 +95,7 @@ def _by_image(
     for annotation in content["annotations"]:
         image = str(annotation.get("image_id"))
         if image not in images:
-            left_out["annotation of a picture that is not listed"] += 1
+            left_out["annotation of a image that is not listed"] += 1
         elif not annotation.get("segmentation"):
             left_out[NO_MASK] += 1
         elif str(annotation.get("category_id")) not in by_id:
@@ -123,10 +123,10 @@ def _is_crowd(annotation: Mapping[str, Any]) -> bool:
 
 
 def _joined(first: Item, second: Item) -> Item:
-    """One picture that two files describe."""
+    """One image that two files describe."""
     return Item(
         first.key,
-        first.picture,
+        first.image_file,
         first.labels | second.labels,
         first.split or second.split,
         tuple(dict.fromkeys(first.files + second.files)),

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kmax.data.convert.image_files import ImageFiles
 from kmax.data.convert.kinds import COCO_PANOPTIC
-from kmax.data.convert.pictures import Pictures
 from kmax.data.convert.source import ClassInfo, Item, LabelMap, Size, Source, Tag
 from kmax.data.convert.tree import Tree, read_json, split_of
 
@@ -23,7 +23,7 @@ def find(tree: Tree) -> Source | None:
     """The panoptic JSON files of a source, read together.
 
     Raises:
-        ValueError: a file is damaged or contradicts itself, or its pictures or PNG files cannot be found.
+        ValueError: a file is damaged or contradicts itself, or its images or PNG files cannot be found.
     """
     files = tree.of_kind(COCO_PANOPTIC)
     vistas = [file for file in files if file.parent.parent.name == VERSION]  # SPLIT/v2.0/panoptic/panoptic_2020.json
@@ -40,7 +40,7 @@ def find(tree: Tree) -> Source | None:
         for item in _items(content, infos, file, name, tree, left_out):
             items.setdefault(item.key, item)
     if not items:
-        raise ValueError(f"{files[0]} is {name}, but none of its pictures is below {tree.images}: give --images.")
+        raise ValueError(f"{files[0]} is {name}, but none of its images is below {tree.images}: give --images.")
     used = tuple(classes.values())
     return Source(name, tuple(items.values()), used, _read, owns_background=False, left_out=left_out)
 
@@ -69,18 +69,22 @@ def _items(
     folder = _maps(content, file, tree)
     if folder is None:
         raise ValueError(f"{file} is {name}, but its PNG files are not found: unpack them into {file.with_suffix('')}.")
-    pictures = Pictures(tree.images, (p for p in tree.pictures.below(tree.images) if not p.is_relative_to(folder)))
+    image_files = ImageFiles(
+        tree.images, (p for p in tree.image_files.below(tree.images) if not p.is_relative_to(folder))
+    )
     near = file.parent.parent.parent / "images" if name == MAPILLARY else file.parent
     items = []
     for annotation in content["annotations"]:
         image, png = images.get(str(annotation["image_id"])), folder / str(annotation["file_name"])
-        picture = pictures.find(str(image["file_name"]), near) if image else None
-        if picture is None or not png.is_file():
-            left_out["annotation whose picture or PNG is missing"] += 1
+        image_file = image_files.find(str(image["file_name"]), near) if image else None
+        if image_file is None or not png.is_file():
+            left_out["annotation whose image or PNG is missing"] += 1
             continue
         records = tuple(_named(segment, classes, file, name) for segment in annotation["segments_info"])
         labels = frozenset(record["label"] for record in records)
-        items.append(Item(tree.pictures.key(picture), picture, labels, split_of(file, tree.root), (png,), records))
+        items.append(
+            Item(tree.image_files.key(image_file), image_file, labels, split_of(file, tree.root), (png,), records)
+        )
     return items
 
 

@@ -46,7 +46,7 @@ def find(tree: Tree) -> Source | None:
             classes.setdefault(name, ClassInfo(name))
     if not items:
         raise ValueError(
-            f"{next(iter(roots))} is {FORMAT}, but none of its pictures is below {tree.images}: export the task with "
+            f"{next(iter(roots))} is {FORMAT}, but none of its images is below {tree.images}: export the task with "
             "its images, or give their folder with --images."
         )
     used = tuple(classes.values())
@@ -73,9 +73,9 @@ def _color(text: str | None) -> tuple[int, int, int] | None:
 
 
 def _item(image: Element, file: Path, tree: Tree, left_out: Counter[str]) -> Item | None:
-    picture = tree.pictures.find(image.get("name", ""), file.parent)
-    if picture is None:
-        left_out["picture that is listed but missing, or whose name fits several files"] += 1
+    image_file = tree.image_files.find(image.get("name", ""), file.parent)
+    if image_file is None:
+        left_out["image that is listed but missing, or whose name fits several files"] += 1
         return None
     records: list[Record] = []
     for shape in image:
@@ -86,7 +86,7 @@ def _item(image: Element, file: Path, tree: Tree, left_out: Counter[str]) -> Ite
     labels = frozenset(record["label"].strip() for record in records)
     split = SUBSETS.get(image.get("subset", "").lower()) or split_of(file, tree.root)
     size = (int(image.attrib["height"]), int(image.attrib["width"])) if "height" in image.attrib else None
-    return Item(tree.pictures.key(picture), picture, labels, split, (file,), tuple(records), size)
+    return Item(tree.image_files.key(image_file), image_file, labels, split, (file,), tuple(records), size)
 
 
 SUBSETS = {

@@ -1,4 +1,4 @@
-"""Labelme: a JSON file per picture, with polygons, rectangles, circles and masks."""
+"""Labelme: a JSON file per image, with polygons, rectangles, circles and masks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _File:
     name: str
     labels: tuple[str, ...]
     size: Size | None
-    has_picture: bool
+    has_image: bool
 
 
 def find(tree: Tree, workers: int = 0) -> Source | None:
@@ -43,18 +43,24 @@ def find(tree: Tree, workers: int = 0) -> Source | None:
         return None
     items, names, left_out = [], dict[str, None](), Counter[str]()
     for file, found in zip(files, parallel(_scan, files, "read Labelme files", workers), strict=True):
-        picture = tree.pictures.find(found.name, file.parent)
-        if picture is None and not found.has_picture:
-            left_out[f"JSON whose picture is missing ({found.name})"] += 1
+        image_file = tree.image_files.find(found.name, file.parent)
+        if image_file is None and not found.has_image:
+            left_out[f"JSON whose image is missing ({found.name})"] += 1
             continue
         names.update(dict.fromkeys(found.labels))
-        key = tree.pictures.key(picture) if picture else file.relative_to(tree.root).with_suffix(".png").as_posix()
-        items.append(Item(key, picture, frozenset(found.labels), split_of(file, tree.root), (file,), size=found.size))
-    without = len(set(tree.pictures.below(tree.images)) - {item.picture for item in items})
+        key = (
+            tree.image_files.key(image_file)
+            if image_file
+            else file.relative_to(tree.root).with_suffix(".png").as_posix()
+        )
+        items.append(
+            Item(key, image_file, frozenset(found.labels), split_of(file, tree.root), (file,), size=found.size)
+        )
+    without = len(set(tree.image_files.below(tree.images)) - {item.image_file for item in items})
     if without:
-        left_out["picture without a JSON file"] = without
+        left_out["image without a JSON file"] = without
     classes = tuple(ClassInfo(name) for name in sorted(names))
-    return Source(LABELME, tuple(items), classes, _read, True, left_out=left_out, embedded=_picture)
+    return Source(LABELME, tuple(items), classes, _read, True, left_out=left_out, embedded=_embedded)
 
 
 def _scan(file: Path) -> _File:
@@ -119,8 +125,8 @@ def _mask(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
 _READERS = {"polygon": _polygon, "rectangle": _rectangle, "circle": _circle, "mask": _mask}
 
 
-def _picture(item: Item) -> bytes:
-    """The picture inside a JSON file, as a PNG."""
+def _embedded(item: Item) -> bytes:
+    """The image inside a JSON file, as a PNG."""
     content = base64.b64decode(read_json(item.files[0])["imageData"])
     with Image.open(io.BytesIO(content)) as image, io.BytesIO() as file:
         image.convert("RGB").save(file, "PNG")

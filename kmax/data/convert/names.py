@@ -1,4 +1,4 @@
-"""Names of files in the prepared folder: safe everywhere, and unique over all pictures whatever their suffix."""
+"""Names of files in the prepared folder: safe everywhere, and unique over all images whatever their suffix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 def unique_stems(keys: Iterable[str]) -> dict[str, str]:
     """A stem for every key, e.g. `a/1.jpg`: `1`; `a_1` if another has that, then `a_1_jpg`, then a digest.
 
-    Stems differ even where case is not told apart and without suffixes: each picture has one PNG of its stem.
+    Stems differ even where case is not told apart and without suffixes: each image has one PNG of its stem.
     """
     keys = sorted(set(keys))
     stems = {key: _safe(splitext(basename(key))[0]) for key in keys}

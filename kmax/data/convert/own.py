@@ -23,7 +23,7 @@ from kmax.data.prepare.check import Finding, check_split
 
 DEFAULT_VAL = 0.2
 REMEDY = "run scripts/prepare_own.py again"
-TEST = "picture of a test split"
+TEST = "image of a test split"
 SHOWN = 10
 
 
@@ -44,7 +44,7 @@ def convert(options: Options) -> Written:
     if len(splits) < len(source.items):
         left_out[TEST] += len(source.items) - len(splits)
     if len(splits) < 2:
-        raise ValueError(f"{options.source} ({source.format}) has {len(splits)} usable picture: training needs two.")
+        raise ValueError(f"{options.source} ({source.format}) has {len(splits)} usable image: training needs two.")
     jobs = jobs_of(source, splits, rules, options.link)
     info["format"] = source.format
     written = write(source, jobs, rules, options.root, options.link, options.workers, info)
@@ -94,9 +94,7 @@ def describe(source: Source, rules: Rules, options: Options) -> str:
     """What the source was taken for, and what that means for pixels that nobody annotated."""
     things = sum(rules.categories.is_thing)
     stuff = rules.categories.num_classes - things
-    text = (
-        f"{options.source} is {source.format}: {len(source.items)} pictures, {things} thing and {stuff} stuff classes."
-    )
+    text = f"{options.source} is {source.format}: {len(source.items)} images, {things} thing and {stuff} stuff classes."
     if rules.rest is None:
         return f"{text}\nPixels without annotation are void: neither trained on nor counted."
     name = rules.categories.names[rules.categories.label_of[rules.rest]]
@@ -106,7 +104,7 @@ def describe(source: Source, rules: Rules, options: Options) -> str:
 def assign(source: Source, rules: Rules, options: Options) -> dict[str, str]:
     """Split by key: the source's own where it has one, unless `--val` asks for another; else stratified.
 
-    Pictures of a test split are left out, unless there are no others. Pictures that an earlier run with the same
+    Images of a test split are left out, unless there are no others. Images that an earlier run with the same
     `--val` and `--seed` has assigned stay where they are.
     """
     items = [item for item in source.items if item.split != "test"] or list(source.items)
@@ -144,12 +142,12 @@ def report(written: Written, options: Options) -> str:
         kind = "thing" if category.is_thing else "stuff"
         lines.append(f"{category.name:{width}}  {kind}  {counts[0]:8d} {counts[1]:8d}")
     lines.append(
-        f"{'pictures':{width}}         {written.pictures.get('train', 0):8d} {written.pictures.get('val', 0):8d}"
+        f"{'images':{width}}         {written.image_counts.get('train', 0):8d} {written.image_counts.get('val', 0):8d}"
     )
     lines += [f"Noted: {count} × {reason}." for reason, count in sorted(written.left_out.items())]
     lines += [f"Left out: {sentence}." for sentence in written.refused[:SHOWN]]
     if len(written.refused) > SHOWN:
-        lines.append(f"… and {len(written.refused) - SHOWN} more pictures were left out.")
+        lines.append(f"… and {len(written.refused) - SHOWN} more images were left out.")
     lines.append(f"{options.root} is ready: train with dataset=coco_format dataset.root={options.root}")
     return "\n".join(lines)
 
@@ -174,7 +172,7 @@ def check(options: Options) -> list[Finding]:
 
 
 def _shared(root: Path) -> list[Finding]:
-    """Pictures that are byte by byte the same in training and validation."""
+    """Images that are byte by byte the same in training and validation."""
     by_size: dict[int, list[Path]] = {}
     for split in SPLITS:
         for file in sorted((root / split).glob("*")):
@@ -186,7 +184,7 @@ def _shared(root: Path) -> list[Finding]:
         for file in files:
             twin = seen.get(file.read_bytes()) if seen and file.parent.name == "val" else None
             if twin is not None:
-                problem = f"is the same picture as {twin}"
+                problem = f"is the same image as {twin}"
                 findings.append(Finding(str(file), problem, "remove one, or validation flatters", is_note=True))
     return findings
 

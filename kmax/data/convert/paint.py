@@ -1,4 +1,4 @@
-"""From the annotation of one picture to disjoint segments: the rules for overlaps, stuff, and pixels of nobody."""
+"""From the annotation of one image to disjoint segments: the rules for overlaps, stuff, and pixels of nobody."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Drawing:
 
 
 def draw(annotation: Annotation, size: Size, rules: Rules) -> Drawing:
-    """The segments of one picture, numbered 1 … M."""
+    """The segments of one image, numbered 1 … M."""
     left_out = Counter(annotation.left_out)
     if isinstance(annotation, Shapes):
         painted, segments = _paint(annotation, size, rules, left_out)
@@ -89,7 +89,7 @@ def _is_thing(category: int, rules: Rules) -> bool:
 
 
 def _identity(region: Region, category: int, rules: Rules) -> tuple[object, ...]:
-    """Regions with the same one are one segment: a stuff class of a picture, or a group of one class."""
+    """Regions with the same one are one segment: a stuff class of a image, or a group of one class."""
     if not _is_thing(category, rules):
         return (category,)
     return (category, region.group, region.crowd) if region.group is not None else (category, id(region))

@@ -67,13 +67,13 @@ def _looks_like(tree: Tree) -> str:
     endings = Counter(_ending(file) for file in tree.files)
     if not endings:
         return "is empty"
-    if set(endings) <= {"pictures"}:
-        return f"holds {endings['pictures']} pictures and no annotation"
+    if set(endings) <= {"images"}:
+        return f"holds {endings['images']} images and no annotation"
     return "holds " + ", ".join(f"{count} {ending}" for ending, count in endings.most_common(4))
 
 
 def _ending(file: Path) -> str:
     suffix = file.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return "pictures"
+        return "images"
     return "TFRecord files" if "tfrecord" in file.name else f"{suffix or 'unnamed'} files"

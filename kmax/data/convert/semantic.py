@@ -1,4 +1,4 @@
-"""Semantic maps: a grey, palette or color PNG per picture, and a list of classes."""
+"""Semantic maps: a grey, palette or color PNG per image, and a list of classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmax.data.convert.source import VOID_LABEL, ClassInfo, Item, LabelMap, Size
 from kmax.data.convert.tree import Tree, split_of
 
 FORMAT = "semantic maps"
-PICTURE_FOLDER = re.compile(r"^(images?|imgs?|jpegimages|photos?|pictures|rgb|leftimg8bit)$", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"^(images?|imgs?|jpegimages|photos?|images|rgb|leftimg8bit)$", re.IGNORECASE)
 MAP_FOLDER = re.compile(
     r"^(.*?)[_-]?(masks?|labels?|annotations?|annot|gt|ground_?truth|semantic|segmentations?|segmentationclass)$",
     re.IGNORECASE,
@@ -25,26 +25,26 @@ UNLISTED_IS_VOID = (0, 255)
 
 
 def find(tree: Tree, names: Path | None = None) -> Source | None:
-    """Pairs of a picture and a map: in two folders (`images`, `masks`, `labels`, …), or side by side (`x.jpg`,
+    """Pairs of a image and a map: in two folders (`images`, `masks`, `labels`, …), or side by side (`x.jpg`,
     `x_mask.png`).
 
     Raises:
         FileNotFoundError: there are pairs, but no list of classes.
     """
     maps = {key: file for file in tree.named(".png", ".tif", ".tiff", ".bmp") if (key := _map_key(file, tree.root))}
-    pictures = {
-        _picture_key(file, tree.images): file
-        for file in tree.pictures.below(tree.images)
+    image_files = {
+        _image_key(file, tree.images): file
+        for file in tree.image_files.below(tree.images)
         if _map_key(file, tree.images) is None
     }
-    pairs = [(pictures[key], maps[key]) for key in sorted(maps) if key in pictures]
+    pairs = [(image_files[key], maps[key]) for key in sorted(maps) if key in image_files]
     if not pairs:
         return None
     classes = _class_list(tree, names)
     left_out = Counter(
-        {"picture without a map": len(pictures) - len(pairs), "map without a picture": len(maps) - len(pairs)}
+        {"image without a map": len(image_files) - len(pairs), "map without a image": len(maps) - len(pairs)}
     )
-    items = [_item(picture, file, classes, tree) for picture, file in pairs]
+    items = [_item(image_file, file, classes, tree) for image_file, file in pairs]
     return Source(
         FORMAT,
         tuple(items),
@@ -89,15 +89,15 @@ def _map_key(file: Path, root: Path) -> tuple[str, ...] | None:
     return _key(folders, stem) if is_map or named else None
 
 
-def _picture_key(file: Path, root: Path) -> tuple[str, ...]:
+def _image_key(file: Path, root: Path) -> tuple[str, ...]:
     return _key(file.relative_to(root).parts[:-1], file.stem.removesuffix("_leftImg8bit"))
 
 
 def _key(folders: list[str] | tuple[str, ...], stem: str) -> tuple[str, ...]:
-    return (*(folder.lower() for folder in folders if folder and not PICTURE_FOLDER.match(folder)), stem)
+    return (*(folder.lower() for folder in folders if folder and not IMAGE_FOLDER.match(folder)), stem)
 
 
-def _item(picture: Path, file: Path, classes: ClassList, tree: Tree) -> Item:
+def _item(image_file: Path, file: Path, classes: ClassList, tree: Tree) -> Item:
     values = np.unique(_values(file, classes))
     table = classes.by_color if _by_color(file, classes) else classes.by_value
     unknown = [value for value in values.tolist() if value not in table and value not in UNLISTED_IS_VOID]
@@ -108,8 +108,8 @@ def _item(picture: Path, file: Path, classes: ClassList, tree: Tree) -> Item:
             "as 'void'."
         )
     labels = frozenset(table[value] for value in values.tolist() if value in table)
-    split = split_of(picture, tree.images) or split_of(file, tree.root)
-    return Item(tree.pictures.key(picture), picture, labels, split, (file, classes.file))
+    split = split_of(image_file, tree.images) or split_of(file, tree.root)
+    return Item(tree.image_files.key(image_file), image_file, labels, split, (file, classes.file))
 
 
 def _by_color(file: Path, classes: ClassList) -> bool:

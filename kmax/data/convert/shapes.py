@@ -1,6 +1,6 @@
 """Shapes of all kinds as run-length codes, by pycocotools: the reference rasterization of COCO.
 
-Points are (x, y) in pixels; a code covers a picture of size (H, W).
+Points are (x, y) in pixels; a code covers a image of size (H, W).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from kmax.data.convert.source import Size
 
 CORNERS_OF_A_CIRCLE = 128
-FAR = 16.0  # times the picture's size: points beyond are pulled in, since rasterization walks along every edge
+FAR = 16.0  # times the image's size: points beyond are pulled in, since rasterization walks along every edge
 
 Rle = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
     """
     declared, counts = [int(n) for n in code["size"]], code["counts"]
     if declared != list(size):
-        raise ValueError(f"a run-length code is {declared[1]}×{declared[0]} but its picture is {size[1]}×{size[0]}")
+        raise ValueError(f"a run-length code is {declared[1]}×{declared[0]} but its image is {size[1]}×{size[0]}")
     if isinstance(counts, str | bytes):
         text = counts.encode() if isinstance(counts, str) else counts
         rle: Rle = {"size": declared, "counts": text}
@@ -83,7 +83,7 @@ def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
         rle = {}
     runs = np.asarray(counts, np.int64)
     if (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        raise ValueError(f"a run-length code covers {runs.sum()} pixels of a picture of {size[0] * size[1]}")
+        raise ValueError(f"a run-length code covers {runs.sum()} pixels of a image of {size[0] * size[1]}")
     return rle or dict(coco.frPyObjects({"size": declared, "counts": runs.tolist()}, *size))
 
 

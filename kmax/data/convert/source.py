@@ -1,6 +1,6 @@
 """What every format is read into: a `Source` of items, and the annotation of one item.
 
-H×W is the size of a picture. A format's file has one function `find`, which returns a `Source` or None.
+H×W is the size of a image. A format's file has one function `find`, which returns a `Source` or None.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a source.
+    """One image of a source.
 
-    `key` is its name there, unique and with `/` between the parts; `picture` is None where it is embedded in the
+    `key` is its name there, unique and with `/` between the parts; `image_file` is None where it is embedded in the
     annotation. `labels` are the classes that occur; `files` are the annotation files, `records` its entries of a JSON
-    that describes many pictures. `size` is the size that the annotation declares.
+    that describes many images. `size` is the size that the annotation declares.
     """
 
     key: str
-    picture: Path | None
+    image_file: Path | None
     labels: frozenset[str] = frozenset()
     split: str | None = None
     files: tuple[Path, ...] = ()
@@ -92,7 +92,7 @@ class Source:
 
     `read(item, size)` gives the annotation of one item; it is sent to other processes. `is_ordered`: the format says
     what lies on top. `owns_background`: pixels without annotation are background, not unknown. `left_out` counts what
-    is no item, by reason. `embedded(item)` gives the bytes of a picture that lies inside the annotation.
+    is no item, by reason. `embedded(item)` gives the bytes of a image that lies inside the annotation.
     """
 
     format: str

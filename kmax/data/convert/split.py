@@ -1,4 +1,4 @@
-"""Which pictures are kept for validation."""
+"""Which images are kept for validation."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 
 from kmax.data.convert.source import Item
 
-NO_LABEL = ""  # a class of its own: pictures without any annotation
+NO_LABEL = ""  # a class of its own: images without any annotation
 
 
 def stratified(items: Sequence[Item], fraction: float, seed: int, kept: Mapping[str, str] | None = None) -> set[str]:
-    """Keys of the pictures for validation: of every class about `fraction` of its pictures.
+    """Keys of the images for validation: of every class about `fraction` of its images.
 
-    Iterative stratification (Sechidis et al., ECML 2011): the class with the fewest pictures left is dealt with first,
-    and each of its pictures goes to the split that lacks that class most. A class of one picture stays in training.
+    Iterative stratification (Sechidis et al., ECML 2011): the class with the fewest images left is dealt with first,
+    and each of its images goes to the split that lacks that class most. A class of one image stays in training.
 
     Args:
-        kept: splits of pictures that are decided already, by key.
+        kept: splits of images that are decided already, by key.
     """
     shuffled = sorted(items, key=lambda item: item.key)
     random.Random(seed).shuffle(shuffled)
@@ -50,7 +50,7 @@ def stratified(items: Sequence[Item], fraction: float, seed: int, kept: Mapping[
 def _never_empty(
     val: set[str], labels: Mapping[str, frozenset[str]], fraction: float, kept: Mapping[str, str]
 ) -> set[str]:
-    """With two pictures or more, both splits have one."""
+    """With two images or more, both splits have one."""
     if len(labels) < 2 or not 0 < fraction < 1:
         return val
     free = [key for key in labels if key not in kept] or list(labels)

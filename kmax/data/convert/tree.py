@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kmax.data.convert.image_files import ImageFiles
 from kmax.data.convert.kinds import kind_of
-from kmax.data.convert.pictures import Pictures
 
 SPLITS = {
     "train": "train",
@@ -26,7 +26,7 @@ _SPLIT = re.compile(r"(?:^|[^a-z])(training|train|validation|valid|val|testing|t
 
 
 class Tree:
-    """A source on disk: a folder, or one annotation file with the pictures around it.
+    """A source on disk: a folder, or one annotation file with the images around it.
 
     Hidden files and folders, and the folder `without` (where results go), are left out.
 
@@ -36,13 +36,13 @@ class Tree:
 
     def __init__(self, source: Path, images: Path | None = None, without: Path | None = None) -> None:
         if not source.exists():
-            raise FileNotFoundError(f"There is no {source}: give the folder with your annotations and pictures.")
+            raise FileNotFoundError(f"There is no {source}: give the folder with your annotations and images.")
         self.source = source.resolve()
         self.root = self.source if self.source.is_dir() else _around(self.source)
         self._without = without.resolve() if without else None
         self.images = images.resolve() if images else self.root
         if images is not None and not self.images.is_dir():
-            raise FileNotFoundError(f"--images {images} is no folder: give the one with the pictures.")
+            raise FileNotFoundError(f"--images {images} is no folder: give the one with the images.")
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
@@ -50,10 +50,10 @@ class Tree:
         return tuple(self._walk(self.root)) if self.source.is_dir() else (self.source,)
 
     @cached_property
-    def pictures(self) -> Pictures:
-        """The pictures of the source, or of the folder that was given for them."""
+    def image_files(self) -> ImageFiles:
+        """The images of the source, or of the folder that was given for them."""
         listed = self.files if self.source.is_dir() and self.images == self.root else self._walk(self.images)
-        return Pictures(self.images, listed)
+        return ImageFiles(self.images, listed)
 
     def _walk(self, root: Path) -> Iterator[Path]:
         seen = {os.path.realpath(root)}  # a link may lead back to a folder above
@@ -76,7 +76,7 @@ class Tree:
 
     @cached_property
     def json_files(self) -> dict[Path, str]:
-        """What each JSON file is; of many files in one folder, as tools write one per picture, the first ten tell."""
+        """What each JSON file is; of many files in one folder, as tools write one per image, the first ten tell."""
         kinds: dict[Path, str] = {}
         seen: dict[Path, list[str]] = {}
         for file in self.named(".json"):
@@ -92,7 +92,7 @@ class Tree:
 
 
 def _around(file: Path) -> Path:
-    """The folder in which the pictures of an annotation file are looked for."""
+    """The folder in which the images of an annotation file are looked for."""
     return file.parent.parent if file.parent.name.lower() in ("annotations", "labels", "json") else file.parent
 
 

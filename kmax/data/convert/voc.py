@@ -22,10 +22,10 @@ BACKGROUND = "background"
 
 
 def find(tree: Tree) -> Source | None:
-    """The pictures of a VOC folder that have a map of classes.
+    """The images of a VOC folder that have a map of classes.
 
     Raises:
-        ValueError: there are boxes alone, or no picture fits a map.
+        ValueError: there are boxes alone, or no image fits a map.
     """
     folder = tree.folder("SegmentationClass")
     if folder is None:
@@ -39,17 +39,17 @@ def find(tree: Tree) -> Source | None:
     splits = _splits(root)
     items, left_out = [], Counter[str]()
     for file in sorted(folder.glob("*.png")):
-        picture = tree.pictures.find(f"JPEGImages/{file.stem}.jpg", root) or _other_suffix(root, file.stem)
-        if picture is None:
-            left_out["map without a picture"] += 1
+        image_file = tree.image_files.find(f"JPEGImages/{file.stem}.jpg", root) or _other_suffix(root, file.stem)
+        if image_file is None:
+            left_out["map without a image"] += 1
             continue
         objects = root / "SegmentationObject" / file.name
         files = (file, objects) if objects.is_file() else (file,)
         labels = frozenset(classes.by_color.get(code, "") for code in np.unique(read_values(file, True)).tolist())
         named = labels - {"", BACKGROUND}
-        items.append(Item(tree.pictures.key(picture), picture, named, splits.get(file.stem), files))
+        items.append(Item(tree.image_files.key(image_file), image_file, named, splits.get(file.stem), files))
     if not items:
-        raise ValueError(f"{folder} is {FORMAT}, but no picture in {root / 'JPEGImages'} has the name of a map.")
+        raise ValueError(f"{folder} is {FORMAT}, but no image in {root / 'JPEGImages'} has the name of a map.")
     has_objects = any(len(item.files) > 1 for item in items)
     infos = tuple(
         ClassInfo(name, name != BACKGROUND and has_objects, color)

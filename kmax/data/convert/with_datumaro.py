@@ -25,16 +25,20 @@ def find(tree: Tree, name: str = "") -> Source:
     for entry in dataset:
         path = getattr(entry.media, "path", "") if entry.media is not None else ""
         if not path or not Path(path).is_file():
-            left_out["picture that is missing"] += 1
+            left_out["image that is missing"] += 1
             continue
-        picture = Path(path).resolve()
+        image_file = Path(path).resolve()
         named = [a for a in entry.annotations if getattr(a, "label", None) is not None]
         if len(named) < len(entry.annotations):
             left_out["annotation that Datumaro gives no class"] += len(entry.annotations) - len(named)
         records = tuple({"label": names[annotation.label], "annotation": annotation} for annotation in named)
-        key = tree.pictures.key(picture) if picture.is_relative_to(tree.images) else f"{entry.subset}/{picture.name}"
+        key = (
+            tree.image_files.key(image_file)
+            if image_file.is_relative_to(tree.images)
+            else f"{entry.subset}/{image_file.name}"
+        )
         labels = frozenset(record["label"] for record in records)
-        items.append(Item(key, picture, labels, SPLITS.get(entry.subset.lower()), (), records))
+        items.append(Item(key, image_file, labels, SPLITS.get(entry.subset.lower()), (), records))
     ordered = any(record["annotation"].z_order for item in items for record in item.records if _is_area(record))
     return Source(
         f"{name} (read by Datumaro)",
@@ -91,7 +95,7 @@ def _read(item: Item, size: Size) -> Shapes:
         if annotation.type == types.mask:
             mask = np.asarray(annotation.image)
             if mask.shape != size:
-                raise ValueError(f"a mask is {mask.shape[1]}×{mask.shape[0]} but its picture {size[1]}×{size[0]}")
+                raise ValueError(f"a mask is {mask.shape[1]}×{mask.shape[0]} but its image {size[1]}×{size[0]}")
             rle: shapes.Rle | None = shapes.bitmap(mask, 0, 0, size)
         else:
             rle = shapes.polygons([list(annotation.as_polygon())], size)

@@ -1,4 +1,4 @@
-"""The panoptic writer: pictures, PNG maps and JSON of both splits, resumable, each file complete or not there."""
+"""The panoptic writer: images, PNG maps and JSON of both splits, resumable, each file complete or not there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kmax.data.convert.image_files import frame_of, turned
 from kmax.data.convert.names import unique_stems
 from kmax.data.convert.paint import Rules, draw
-from kmax.data.convert.pictures import frame_of, turned
 from kmax.data.convert.source import Item, Source
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
@@ -23,12 +23,12 @@ from kmax.files import explained, write_atomically, write_bytes, write_json
 FORMAT = 1  # of what is written: another number makes everything anew
 PREPARED_BY = "kmax prepare_own"
 SPLITS = ("train", "val")
-TURNED = "annotation of a picture as stored, turned as its EXIF data say"
+TURNED = "annotation of a image as stored, turned as its EXIF data say"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: its place in the result, and a digest of everything that decides how it comes out."""
+    """One image: its place in the result, and a digest of everything that decides how it comes out."""
 
     item: Item
     split: str
@@ -37,8 +37,8 @@ class Job:
     digest: str
 
     @property
-    def picture(self) -> str:
-        """Where the picture goes, below the root."""
+    def image_file(self) -> str:
+        """Where the image goes, below the root."""
         return f"{self.split}/{self.stem}{self.suffix}"
 
     @property
@@ -49,9 +49,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Written:
-    """What a conversion came to: pictures by split, and what was left out, by reason; for pictures, a sentence each."""
+    """What a conversion came to: images by split, and what was left out, by reason; for images, a sentence each."""
 
-    pictures: Mapping[str, int]
+    image_counts: Mapping[str, int]
     left_out: Mapping[str, int]
     refused: tuple[str, ...] = ()
     segments: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # by split and category
@@ -67,7 +67,7 @@ def jobs_of(source: Source, splits: Mapping[str, str], rules: Rules, link: bool)
             item,
             splits[item.key],
             stems[item.key],
-            item.picture.suffix.lower() if item.picture is not None else ".png",
+            item.image_file.suffix.lower() if item.image_file is not None else ".png",
             _digest(item, common),
         )
         for item in items
@@ -75,14 +75,16 @@ def jobs_of(source: Source, splits: Mapping[str, str], rules: Rules, link: bool)
 
 
 def _digest(item: Item, common: str) -> str:
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (item.picture, *item.files) if file]
+    states = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (item.image_file, *item.files) if file
+    ]
     text = json.dumps([common, states, [str(record) for record in item.records]])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Convert:
-    """Writes picture and PNG of a job and returns its entries in the JSON, or the reason why there are none."""
+    """Writes image and PNG of a job and returns its entries in the JSON, or the reason why there are none."""
 
     source: Source
     rules: Rules
@@ -99,26 +101,26 @@ class _Convert:
             return {"digest": job.digest, "refused": f"{job.item.key} ({self.source.format}): {what.rstrip('.')}"}
 
     def _entry(self, job: Job) -> dict[str, Any]:
-        item, target = job.item, self.root / job.picture
-        if item.picture is None:
-            assert self.source.embedded is not None, "a picture lies somewhere"
+        item, target = job.item, self.root / job.image_file
+        if item.image_file is None:
+            assert self.source.embedded is not None, "a image lies somewhere"
             write_bytes(target, self.source.embedded(item))
-        frame = frame_of(item.picture or target)
+        frame = frame_of(item.image_file or target)
         size = item.size or frame.viewed
         if size not in (frame.viewed, frame.stored):
-            raise ValueError(f"the annotation is for {_by(size)} pixels but the picture has {_by(frame.viewed)}")
+            raise ValueError(f"the annotation is for {_by(size)} pixels but the image has {_by(frame.viewed)}")
         drawing = draw(self.source.read(item, size), size, self.rules)
         segment_map, left_out = drawing.segment_map, Counter(drawing.left_out)
         if segment_map.shape != frame.viewed and segment_map.shape == frame.stored:
             segment_map = turned(segment_map, frame.orientation)
             left_out[TURNED] += 1
         if segment_map.shape != frame.viewed:
-            raise ValueError(f"the map is {_by(segment_map.shape)} but the picture {_by(frame.viewed)}")
-        if item.picture is not None:
-            place(item.picture, target, self.link)
+            raise ValueError(f"the map is {_by(segment_map.shape)} but the image {_by(frame.viewed)}")
+        if item.image_file is not None:
+            place(item.image_file, target, self.link)
         write_bytes(self.root / job.png, encode_ids(segment_map))
         height, width = segment_map.shape
-        image = {"id": job.stem, "width": width, "height": height, "file_name": Path(job.picture).name}
+        image = {"id": job.stem, "width": width, "height": height, "file_name": Path(job.image_file).name}
         segments = segments_info(segment_map, drawing.segments)
         annotation = {"image_id": job.stem, "file_name": Path(job.png).name, "segments_info": segments}
         image["origin"] = {"file": item.key, "digest": job.digest, "left_out": dict(left_out)}
@@ -129,15 +131,15 @@ def _by(size: tuple[int, ...]) -> str:
     return f"{size[1]}×{size[0]}"
 
 
-def place(picture: Path, target: Path, link: bool) -> None:
-    """A copy of a picture, or a symbolic link to it."""
+def place(image_file: Path, target: Path, link: bool) -> None:
+    """A copy of a image, or a symbolic link to it."""
     if not link:
         with write_atomically(target) as temporary:
-            shutil.copyfile(picture, temporary)
+            shutil.copyfile(image_file, temporary)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
-    temporary.symlink_to(picture.resolve())
+    temporary.symlink_to(image_file.resolve())
     temporary.replace(target)
 
 
@@ -147,25 +149,25 @@ def write(
     """Convert all jobs; what an earlier run with the same options finished is kept, and what is no longer there goes.
 
     Raises:
-        ValueError: the disk is full, or no picture is left for one of the splits.
+        ValueError: the disk is full, or no image is left for one of the splits.
     """
     journal = Journal(root / "annotations" / ".panoptic.unfinished")
     before = {split: entries(root, split) for split in SPLITS}
     done = {**{key: entry for split in SPLITS for key, entry in before[split].items()}, **journal.done}
-    todo = [job for job in jobs if not _is_done(done.get(job.picture), job, root)]
+    todo = [job for job in jobs if not _is_done(done.get(job.image_file), job, root)]
     if todo or any(not annotation_file(root, split).is_file() for split in SPLITS):
         _reopen(journal, done, root)
         convert = _Convert(source, rules, root, link)
         for job, entry in zip(todo, parallel(convert, todo, source.format, _workers(source, workers)), strict=True):
-            journal.add(job.picture, entry)
-            done[job.picture] = entry
-    refused = tuple(done[job.picture]["refused"] for job in jobs if "refused" in done[job.picture])
-    kept = [job for job in jobs if "refused" not in done[job.picture]]
+            journal.add(job.image_file, entry)
+            done[job.image_file] = entry
+    refused = tuple(done[job.image_file]["refused"] for job in jobs if "refused" in done[job.image_file])
+    kept = [job for job in jobs if "refused" not in done[job.image_file]]
     for split in SPLITS:
         if not any(job.split == split for job in kept):
-            raise ValueError(f"No picture is left for {split}: {len(refused)} were refused, the first: {refused[0]}.")
+            raise ValueError(f"No image is left for {split}: {len(refused)} were refused, the first: {refused[0]}.")
     for split in SPLITS:
-        _write_json(root, split, [done[job.picture] for job in kept if job.split == split], rules, info)
+        _write_json(root, split, [done[job.image_file] for job in kept if job.split == split], rules, info)
     _remove_stale(root, done, kept)
     journal.close()
     return _summary(kept, done, refused)
@@ -181,7 +183,7 @@ def annotation_file(root: Path, split: str) -> Path:
 
 
 def entries(root: Path, split: str) -> dict[str, Any]:
-    """What an earlier JSON says of each picture, by its place below the root; nothing if it is damaged."""
+    """What an earlier JSON says of each image, by its place below the root; nothing if it is damaged."""
     try:
         content = json.loads(annotation_file(root, split).read_bytes())
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
@@ -200,7 +202,7 @@ def entries(root: Path, split: str) -> dict[str, Any]:
 def _is_done(entry: Mapping[str, Any] | None, job: Job, root: Path) -> bool:
     if entry is None or entry.get("digest") != job.digest:
         return False
-    return "refused" in entry or ((root / job.picture).is_file() and (root / job.png).is_file())
+    return "refused" in entry or ((root / job.image_file).is_file() and (root / job.png).is_file())
 
 
 def _reopen(journal: Journal, done: Mapping[str, Any], root: Path) -> None:
@@ -231,8 +233,8 @@ def _write_json(
 
 
 def _remove_stale(root: Path, done: Iterable[str], kept: Sequence[Job]) -> None:
-    """Files of pictures that an earlier run wrote and this one does not have."""
-    now = {job.picture for job in kept}
+    """Files of images that an earlier run wrote and this one does not have."""
+    now = {job.image_file for job in kept}
     maps = {job.png for job in kept}
     for key in done:
         split, _, name = key.partition("/")
@@ -247,7 +249,7 @@ def _summary(kept: Sequence[Job], done: Mapping[str, Any], refused: tuple[str, .
     left_out: Counter[str] = Counter()
     segments: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     for job in kept:
-        entry = done[job.picture]
+        entry = done[job.image_file]
         left_out.update(entry["image"]["origin"]["left_out"])
         segments[job.split].update(s["category_id"] for s in entry["annotation"]["segments_info"])
     return Written(Counter(job.split for job in kept), left_out, refused, segments)

@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text file per picture, each line a class and the corners of a polygon as fractions."""
+"""YOLO segmentation: a text file per image, each line a class and the corners of a polygon as fractions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOX = 5  # numbers in a line of a detection label: class and box
 
 
 def find(tree: Tree) -> Source | None:
-    """Pictures and label files of a YOLO data set: by its YAML, or by `classes.txt` beside `images` and `labels`.
+    """Images and label files of a YOLO data set: by its YAML, or by `classes.txt` beside `images` and `labels`.
 
     Raises:
         ValueError: the YAML names no classes, or there are boxes alone.
@@ -34,14 +34,14 @@ def find(tree: Tree) -> Source | None:
     items: list[Item] = []
     left_out: Counter[str] = Counter()
     sizes: Counter[bool] = Counter()
-    for split, pictures in splits.items():
-        for picture in pictures:
-            item = _item(picture, split, names, tree, sizes)
+    for split, image_files in splits.items():
+        for image_file in image_files:
+            item = _item(image_file, split, names, tree, sizes)
             items.append(item)
     if sizes[True] and not sizes[False]:
         raise ValueError(f"{file} is YOLO detection: boxes without masks; export the polygons (YOLO segmentation).")
     if not items:
-        raise ValueError(f"{file} is {FORMAT}, but no picture lies where it says: unpack the whole export.")
+        raise ValueError(f"{file} is {FORMAT}, but no image lies where it says: unpack the whole export.")
     classes = tuple(ClassInfo(name) for name in names.values())
     return Source(FORMAT, tuple(items), classes, partial(_read, names), left_out=left_out)
 
@@ -74,14 +74,14 @@ def _names(names: Any, file: Path) -> dict[int, str]:
 
 
 def _splits(content: Mapping[str, Any], file: Path, tree: Tree) -> dict[str | None, list[Path]]:
-    """Pictures by split; without a second split all of them, to be split."""
+    """Images by split; without a second split all of them, to be split."""
     found: dict[str | None, list[Path]] = {}
     for key in ("train", "val", "valid", "test"):
         entries = content.get(key)
         if entries:
-            pictures = [p for entry in _listed(entries) for p in _pictures(entry, content, file, tree)]
-            found.setdefault(SPLITS[key], []).extend(pictures)
-    by_split = {split: list(dict.fromkeys(pictures)) for split, pictures in found.items() if pictures}
+            image_files = [p for entry in _listed(entries) for p in _images_of(entry, content, file, tree)]
+            found.setdefault(SPLITS[key], []).extend(image_files)
+    by_split = {split: list(dict.fromkeys(image_files)) for split, image_files in found.items() if image_files}
     if by_split.get("train") == by_split.get("val") or len(by_split) == 1:  # one folder, given twice or once
         return {None: next(iter(by_split.values()), [])}
     return by_split
@@ -91,38 +91,38 @@ def _listed(entries: Any) -> list[str]:
     return [str(entry) for entry in entries] if isinstance(entries, list) else [str(entries)]
 
 
-def _pictures(entry: str, content: Mapping[str, Any], file: Path, tree: Tree) -> list[Path]:
-    """The pictures of one entry: a folder or a list of paths; `path` and leading `..` may be somebody else's disk."""
+def _images_of(entry: str, content: Mapping[str, Any], file: Path, tree: Tree) -> list[Path]:
+    """The images of one entry: a folder or a list of paths; `path` and leading `..` may be somebody else's disk."""
     name = entry.replace("\\", "/")
     ends = [name, name.lstrip("./")]
     bases = [file.parent, file.parent / str(content.get("path") or ""), tree.root, tree.images]
     for place in [base / end for end in ends for base in bases]:
         if place.is_dir():
-            return tree.pictures.below(place.resolve())
+            return tree.image_files.below(place.resolve())
         if place.is_file():
             lines = place.read_text("utf-8-sig").splitlines()
-            found = (tree.pictures.find(line.strip(), file.parent) for line in lines if line.strip())
-            return [picture for picture in found if picture is not None]
+            found = (tree.image_files.find(line.strip(), file.parent) for line in lines if line.strip())
+            return [image_file for image_file in found if image_file is not None]
     return []
 
 
-def _item(picture: Path, split: str | None, names: Mapping[int, str], tree: Tree, boxes: Counter[bool]) -> Item:
-    label = _label_file(picture, tree)
+def _item(image_file: Path, split: str | None, names: Mapping[int, str], tree: Tree, boxes: Counter[bool]) -> Item:
+    label = _label_file(image_file, tree)
     numbers = _lines(label) if label is not None else []
     for number, values in numbers:
         if number not in names:
             raise ValueError(f"{label} is {FORMAT} with class {number}, which the list of names lacks: mend the list.")
         boxes[len(values) + 1 == BOX] += 1
     labels = frozenset(names[number] for number, values in numbers if len(values) + 1 != BOX)
-    split = split if split is not None else split_of(picture, tree.images)
-    return Item(tree.pictures.key(picture), picture, labels, split, (label,) if label is not None else ())
+    split = split if split is not None else split_of(image_file, tree.images)
+    return Item(tree.image_files.key(image_file), image_file, labels, split, (label,) if label is not None else ())
 
 
-def _label_file(picture: Path, tree: Tree) -> Path | None:
-    """The last folder `images` on the way becomes `labels`; else the text lies beside the picture. A picture without
+def _label_file(image_file: Path, tree: Tree) -> Path | None:
+    """The last folder `images` on the way becomes `labels`; else the text lies beside the image. A image without
     a file shows background alone."""
-    parts = list(picture.parts)
-    places = [picture.with_suffix(".txt")]
+    parts = list(image_file.parts)
+    places = [image_file.with_suffix(".txt")]
     for place in range(len(parts) - 2, len(tree.images.parts) - 1, -1):
         if parts[place].lower() == "images":
             places.insert(0, Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt"))

@@ -37,10 +37,10 @@ def test_coco_roboflow_layout_with_its_splits(tmp_path: Path) -> None:
         content = {"images": images, "annotations": [entry()], "categories": [{"id": 0, "name": "cup"}]}
         (tmp_path / "in" / split / "_annotations.coco.json").write_text(json.dumps(content))
     written, _, _ = prepare(tmp_path / "in")
-    assert dict(written.pictures) == {"train": 3, "val": 2}
-    assert written.left_out["picture of a test split"] == 1
+    assert dict(written.image_counts) == {"train": 3, "val": 2}
+    assert written.left_out["image of a test split"] == 1
     written, _, _ = prepare(tmp_path / "in", val=0.4)
-    assert sum(written.pictures.values()) == 5
+    assert sum(written.image_counts.values()) == 5
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_coco_names_that_fit_several_files_are_not_guessed(tmp_path: Path) -> No
         picture(folder / place / "x.png")
     written, names, _ = prepare(folder)
     assert set(names) == {"a", "b"}
-    assert written.left_out["picture that is listed but missing, or whose name fits several files"] == 1
+    assert written.left_out["image that is listed but missing, or whose name fits several files"] == 1
 
 
 def test_coco_masks_of_cvat_are_no_crowd(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_coco_boxes_flat_polygons_and_strings(tmp_path: Path) -> None:
     ]
     written, names, _ = prepare(coco(tmp_path / "in", annotations=annotations))
     assert written.left_out["annotation without a mask (a box alone)"] == 1
-    assert written.left_out["annotation of a picture that is not listed"] == 1
+    assert written.left_out["annotation of a image that is not listed"] == 1
     assert (names["a"] == "cup").sum() == 100
 
 

@@ -22,14 +22,14 @@ Segments = list[tuple[str, bool]]  # name and crowd
 
 @pytest.fixture(scope="module", params=["shapes", pytest.param("photos", id="photos")])
 def truths(request: pytest.FixtureRequest) -> list[Truth]:
-    """Pictures with their truth: small ones that are always there, and photos."""
+    """Images with their truth: small ones that are always there, and photos."""
     if request.param == "shapes":
         return foreign.synthetic()
     return foreign.real(request.getfixturevalue("sample_data"))
 
 
 def result(root: Path) -> dict[str, tuple[np.ndarray, dict[int, tuple[str, bool, bool]]]]:
-    """Map (H, W), and name, thing, crowd by id, of every picture of a prepared folder, by stem."""
+    """Map (H, W), and name, thing, crowd by id, of every image of a prepared folder, by stem."""
     found = {}
     for split in ("train", "val"):
         file = root / "annotations" / f"panoptic_{split}.json"
@@ -65,7 +65,7 @@ def canonical(values: np.ndarray, names: dict[int, tuple]) -> tuple[np.ndarray, 
 
 
 def assert_equal(found: dict[str, tuple], truths: Sequence[Truth], expected: Callable[[Truth], tuple]) -> None:
-    """Every picture is there, and its map is the expected one."""
+    """Every image is there, and its map is the expected one."""
     assert set(found) == {Path(truth.name).stem for truth in truths}
     for truth in truths:
         values, segments = found[Path(truth.name).stem]
@@ -186,7 +186,7 @@ def painted(truth: Truth, largest_first: bool) -> tuple[np.ndarray, dict[int, tu
 
 
 def edges(values: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) at most one from another segment or from the end of the picture."""
+    """Pixels (H, W) at most one from another segment or from the end of the image."""
     kernel = np.ones((3, 3), np.uint8)
     image = np.pad(values.astype(np.float32), 1, constant_values=-2)
     return (cv2.dilate(image, kernel) != cv2.erode(image, kernel))[1:-1, 1:-1]
@@ -227,7 +227,7 @@ def test_coco_polygons(truths: list[Truth], tmp_path: Path) -> None:
 
 def test_yolo(truths: list[Truth], tmp_path: Path) -> None:
     whole = [t for t in truths if all(len(outlines(t.mask(p))) == 1 for p in t.things)] or truths[:0]
-    if len(whole) < 3:  # YOLO has no parts: pictures whose objects are whole
+    if len(whole) < 3:  # YOLO has no parts: images whose objects are whole
         whole = [_whole(t) for t in truths]
     foreign.yolo(tmp_path / "in", whole)
     found = prepared(tmp_path / "in", tmp_path)

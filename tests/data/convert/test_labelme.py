@@ -37,7 +37,7 @@ def corners(*flat: float) -> list[list[float]]:
 
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
-    """A Labelme folder with one picture that is of no interest."""
+    """A Labelme folder with one image that is of no interest."""
     folder = tmp_path / "in"
     folder.mkdir()
     labelme(folder, "other", [{"points": corners(*SQUARE)}])
@@ -91,7 +91,7 @@ def test_labelme_picture_inside_the_file(two: Path) -> None:
 
 
 def test_labelme_ignore_label_and_foreign_path(two: Path) -> None:
-    labelme(two, "a", [{"label": "__ignore__", "points": corners(*SQUARE)}], imagePath="..\\pictures\\a.png")
+    labelme(two, "a", [{"label": "__ignore__", "points": corners(*SQUARE)}], imagePath="..\\images\\a.png")
     _, names, _ = prepare(two)
     assert (names["a"] == "").sum() == 100
     assert (names["a"] == "background").sum() == H * W - 100
@@ -102,6 +102,6 @@ def test_labelme_what_misses_its_other_half_is_counted(two: Path) -> None:
     labelme(two, "gone", [], with_picture=False)
     labelme(two, "a", [])
     written, names, _ = prepare(two)
-    assert written.left_out["picture without a JSON file"] == 1
-    assert written.left_out["JSON whose picture is missing (gone.png)"] == 1
+    assert written.left_out["image without a JSON file"] == 1
+    assert written.left_out["JSON whose image is missing (gone.png)"] == 1
     assert (names["a"] == "background").all()

@@ -30,7 +30,7 @@ def test_annotations_of_the_stored_picture_are_turned(tmp_path: Path) -> None:
     written, names, _ = prepare(folder)
     assert names["a"].shape == (W, H)
     assert (names["a"][10:20, H - 20 : H - 10] == "cup").all()
-    assert written.left_out["annotation of a picture as stored, turned as its EXIF data say"] == 2
+    assert written.left_out["annotation of a image as stored, turned as its EXIF data say"] == 2
 
 
 def test_an_annotation_of_another_size_leaves_the_picture_out(tmp_path: Path) -> None:
@@ -39,5 +39,5 @@ def test_an_annotation_of_another_size_leaves_the_picture_out(tmp_path: Path) ->
     written, names, _ = prepare(folder, val=0.5)
     assert set(names) == {"b", "c"}
     assert written.refused == (
-        "images/a.png (COCO instances JSON): the annotation is for 60×40 pixels but the picture has 30×20",
+        "images/a.png (COCO instances JSON): the annotation is for 60×40 pixels but the image has 30×20",
     )

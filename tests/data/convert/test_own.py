@@ -101,7 +101,7 @@ def test_equal_names_in_two_folders_all_arrive(tmp_path: Path) -> None:
     (tmp_path / "in" / "coco.json").write_text(json.dumps(content))
     options = Options(root=tmp_path / "out", source=tmp_path / "in")
     convert(options)
-    assert len(list(tmp_path.glob("out/*/*.*"))) == 5 + 2  # pictures and two JSON files
+    assert len(list(tmp_path.glob("out/*/*.*"))) == 5 + 2  # images and two JSON files
     assert len(list(tmp_path.glob("out/annotations/*/*.png"))) == 5
     assert [finding for finding in check(options) if not finding.is_note] == []
 
@@ -111,7 +111,7 @@ def test_equal_names_in_two_folders_all_arrive(tmp_path: Path) -> None:
 
 @pytest.fixture
 def labelme(tmp_path: Path) -> Path:
-    """Six pictures of shapes in Labelme's format."""
+    """Six images of shapes in Labelme's format."""
     foreign.labelme(tmp_path / "in", foreign.synthetic(6), "mask")
     return tmp_path / "in"
 
@@ -153,9 +153,9 @@ def test_only_what_has_changed_is_made_again(labelme: Path, tmp_path: Path, monk
     foreign.labelme(labelme, [foreign.Truth("new.png", t.image, t.segment_map, t.parts) for t in foreign.synthetic(1)])
     written = convert(options)
     assert len(made) == 2
-    assert sum(written.pictures.values()) == 7
+    assert sum(written.image_counts.values()) == 7
     after = {p.name: p.parent.name for p in options.root.glob("*/*.png")}
-    assert before.items() <= after.items()  # no picture changes its split
+    assert before.items() <= after.items()  # no image changes its split
 
 
 def test_other_options_replace_everything_and_leave_nothing_stale(labelme: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_damaged_picture_is_left_out_by_name(labelme: Path, tmp_path: Path) ->
     (labelme / "1.json").write_text((labelme / "1.json").read_text().replace('"imageHeight": ', '"imageHeight": 7'))
     options = Options(root=tmp_path / "out", source=labelme, val=0.5)
     written = convert(options)
-    assert sum(written.pictures.values()) == 4
+    assert sum(written.image_counts.values()) == 4
     assert [sentence.split(":")[0] for sentence in written.refused] == ["0.png (Labelme JSON)", "1.png (Labelme JSON)"]
     assert "Left out: 0.png (Labelme JSON): " in report(written, options)
     assert check(options) == []
@@ -221,7 +221,7 @@ def test_a_background_of_the_source_is_used(tmp_path: Path) -> None:
 
 
 def lay(folder: Path, files: dict[str, Any]) -> Path:
-    """Write text, JSON, and pictures (None)."""
+    """Write text, JSON, and images (None)."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +240,7 @@ SHAPE = {"shapes": [{"label": "a", "points": []}], "imagePath": "a.png"}
 XML = '<annotations><track id="0" label="a"></track></annotations>'
 REFUSED = {
     "nothing": ({"readme.md": "hello"}, "holds 1 .md files"),
-    "pictures": ({"a.png": None}, "holds 1 pictures and no annotation"),
+    "images": ({"a.png": None}, "holds 1 images and no annotation"),
     "boxes": (
         {"a.png": None, "c.json": {"images": [IMAGE], "annotations": [BOX], "categories": [CUP]}},
         "COCO detection: boxes without masks",
@@ -254,9 +254,9 @@ REFUSED = {
         "COCO keypoints",
     ),
     "test images": ({"c.json": {"images": [IMAGE], "categories": [CUP]}}, "COCO JSON without annotations"),
-    "no pictures": (
+    "no images": (
         {"c.json": {"images": [IMAGE], "annotations": [MASK], "categories": [CUP]}},
-        "is COCO instances JSON, but none of its pictures is below",
+        "is COCO instances JSON, but none of its images is below",
     ),
     "category": (
         {"a.png": None, "c.json": {"images": [IMAGE], "annotations": [MASK], "categories": [{"id": 9, "name": "x"}]}},
@@ -274,7 +274,7 @@ REFUSED = {
     "via": ({"c.json": {"a.jpg12": {"filename": "a.jpg", "regions": []}}}, "VGG Image Annotator JSON"),
     "supervisely": ({"c.json": {"size": {}, "objects": []}}, "Supervisely JSON"),
     "broken JSON": ({"c.json": "{"}, "is not valid JSON"),
-    "one labelme": ({"a.png": None, "a.json": SHAPE}, "(Labelme JSON) has 1 usable picture: training needs two"),
+    "one labelme": ({"a.png": None, "a.json": SHAPE}, "(Labelme JSON) has 1 usable image: training needs two"),
     "no class": (
         {"a.png": None, "b.png": None, "a.json": {**SHAPE, "shapes": []},
          "b.json": {**SHAPE, "shapes": [], "imagePath": "b.png"}},
@@ -282,9 +282,9 @@ REFUSED = {
     ),
     "cvat video": ({"a.xml": XML}, "is CVAT for video"),
     "broken XML": ({"a.xml": "<annotations>"}, "is not valid XML"),
-    "cvat without pictures": (
+    "cvat without images": (
         {"a.xml": '<annotations><image id="0" name="q.png" width="1" height="1"/></annotations>'},
-        "is CVAT for images 1.1 XML, but none of its pictures",
+        "is CVAT for images 1.1 XML, but none of its images",
     ),
     "odd labelme": ({"a.png": None, "a.json": {**SHAPE, "shapes": [3]}}, "looks like Labelme, but an entry is not as"),
     "odd coco": (
@@ -294,7 +294,7 @@ REFUSED = {
     "voc boxes": ({"JPEGImages/a.png": None, "Annotations/a.xml": "<annotation/>"}, "is Pascal VOC detection"),
     "voc names": (
         {"JPEGImages/a.png": None, "SegmentationClass/b.png": None},
-        "is Pascal VOC segmentation, but no picture",
+        "is Pascal VOC segmentation, but no image",
     ),
     "yolo boxes": (
         {"images/a.png": None, "labels/a.txt": "0 .5 .5 .1 .1", "data.yaml": "names: [cup]\ntrain: images"},
@@ -308,7 +308,7 @@ REFUSED = {
         {"images/a.png": None, "labels/a.txt": "cup .1 .1", "data.yaml": "names: [cup]\ntrain: images"},
         "Line 1 of .* is no line of YOLO segmentation",
     ),
-    "yolo pictures": ({"data.yaml": "names: [cup]\ntrain: images"}, "is YOLO segmentation, but no picture lies"),
+    "yolo images": ({"data.yaml": "names: [cup]\ntrain: images"}, "is YOLO segmentation, but no image lies"),
     "yolo names": ({"data.yaml": "names: 3\ntrain: images"}, "is YOLO segmentation, but its 'names'"),
     "no class list": ({"images/a.png": None, "masks/a.png": None}, "holds semantic maps, but no list of classes"),
     "panoptic PNG": (
@@ -361,7 +361,7 @@ def test_an_annotation_file_alone_with_pictures_elsewhere(tmp_path: Path) -> Non
     source = coco(tmp_path / "in")
     (source / "images").rename(tmp_path / "photos")
     written = convert(Options(root=tmp_path / "out", source=source / "coco.json", images=tmp_path / "photos"))
-    assert sum(written.pictures.values()) == 2
+    assert sum(written.image_counts.values()) == 2
 
 
 # Looking at the result
@@ -381,7 +381,7 @@ def test_check_finds_what_was_broken_later(labelme: Path, tmp_path: Path) -> Non
     text = "\n".join(map(str, check(options)))
     assert f"{png}: is damaged" in text
     assert "has other classes than training" in text
-    assert "is the same picture as" in text
+    assert "is the same image as" in text
 
 
 def test_preview_draws_and_warns(labelme: Path, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_preview_draws_and_warns(labelme: Path, tmp_path: Path) -> None:
         assert image.width > 3 * 480
     found = statistics(root, size=2000)
     assert not any("pixels at" in sentence for sentence in warnings(found))
-    assert sum(found.pictures.values()) == 6
+    assert sum(found.image_counts.values()) == 6
 
 
 def test_help_answers_at_once() -> None:

@@ -39,7 +39,7 @@ def test_semantic_side_by_side_with_roboflows_list(tmp_path: Path) -> None:
         Image.fromarray(stripes(0, 1).astype(np.uint8)).save(tmp_path / "in" / split / "a_mask.png")
         (tmp_path / "in" / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, crack\n")
     written, names, _ = prepare(tmp_path / "in", things=("crack",))
-    assert dict(written.pictures) == {"train": 1, "val": 1}
+    assert dict(written.image_counts) == {"train": 1, "val": 1}
     assert {name for map_ in names.values() for name in np.unique(map_)} == {"background", "crack"}
 
 

@@ -1,4 +1,4 @@
-"""YOLO: boxes among polygons, empty pictures, paths that lead elsewhere."""
+"""YOLO: boxes among polygons, empty images, paths that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_yolo_names_by_number_lists_of_paths_and_one_folder_for_both_splits(tmp_
     (folder / "labels" / "a.txt").write_text("7 0.1 0.1 0.5 0.1 0.5 0.5")
     (folder / "data.yaml").write_text("path: /somebody/elses\ntrain: images\nval: images\nnames: {7: cup}\n")
     written, _, _ = prepare(folder)
-    assert sum(written.pictures.values()) == 3
+    assert sum(written.image_counts.values()) == 3
     (folder / "train.txt").write_text("./images/a.png\n./images/b.png\n")
     (folder / "val.txt").write_text("/somebody/elses/images/c.png\n")
     (folder / "data.yaml").write_text("path: .\ntrain: train.txt\nval: [val.txt]\nnames: {7: cup}\n")
     written, _, _ = prepare(folder)
-    assert dict(written.pictures) == {"train": 2, "val": 1}
+    assert dict(written.image_counts) == {"train": 2, "val": 1}

@@ -1,4 +1,4 @@
-"""Pictures of a source: finding them by the names that annotation tools write, and their size as a viewer shows it."""
+"""Images of a source: finding them by the names that annotation tools write, and their size as a viewer shows it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ORIENTATION = 0x0112  # the EXIF tag
 UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before a name
 
 
-class Pictures:
-    """All pictures below a folder, found by whatever name an annotation has for them."""
+class ImageFiles:
+    """All images below a folder, found by whatever name an annotation has for them."""
 
     def __init__(self, root: Path, files: Iterable[Path]) -> None:
         self.root = root
@@ -30,7 +30,7 @@ class Pictures:
                 self._by_name[file.name.casefold()].append(file)
 
     def find(self, name: str, near: Path | None = None) -> Path | None:
-        """The picture that an annotation calls `name`; None if there is none, or several that fit equally well.
+        """The image that an annotation calls `name`; None if there is none, or several that fit equally well.
 
         A path counts from the annotation's folder `near`, then from any folder whose last parts agree; of a name such
         as `../../upload/1/f00dcafe-x.jpg` the end is what counts.
@@ -60,11 +60,11 @@ class Pictures:
         return ranked[0] if ranked else None
 
     def below(self, folder: Path) -> list[Path]:
-        """The pictures in a folder and the folders inside it, by name."""
+        """The images in a folder and the folders inside it, by name."""
         return sorted(file for files in self._by_name.values() for file in files if file.is_relative_to(folder))
 
     def key(self, file: Path) -> str:
-        """A picture's name relative to the source."""
+        """A image's name relative to the source."""
         return file.relative_to(self.root).as_posix()
 
 
@@ -88,28 +88,28 @@ def _shared(folder: Path, near: Path | None) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """Size of a picture as it is `stored` and as a viewer shows it, and the EXIF orientation 1 … 8 between them."""
+    """Size of a image as it is `stored` and as a viewer shows it, and the EXIF orientation 1 … 8 between them."""
 
     stored: Size
     viewed: Size
     orientation: int
 
 
-def frame_of(picture: Path) -> Frame:
-    """Read a picture as training will, and tell its sizes.
+def frame_of(image_file: Path) -> Frame:
+    """Read a image as training will, and tell its sizes.
 
     Raises:
         ValueError: it cannot be read.
     """
-    height, width = open_image(picture).shape[:2]
-    with Image.open(picture) as image:
+    height, width = open_image(image_file).shape[:2]
+    with Image.open(image_file) as image:
         orientation = image.getexif().get(ORIENTATION, 1)
         stored = image.size[::-1]
     return Frame((stored[0], stored[1]), (height, width), orientation if orientation in range(1, 9) else 1)
 
 
 def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """A map (H, W) over a stored picture as a map over the picture that a viewer shows."""
+    """A map (H, W) over a stored image as a map over the image that a viewer shows."""
     if orientation >= 5:
         values = values.T
     rows = slice(None, None, -1) if orientation in (3, 4, 7, 8) else slice(None)
