@@ -78,7 +78,7 @@ def _items(
         own = tuple(records.get(str(image.get("id")), ()))
         size = (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
         labels = frozenset(record["label"] for record in own)
-        split = split_of(file, tree.root) or split_of(image_file, tree.images)
+        split = split_of(file, tree.root, by_name=True) or split_of(image_file, tree.images)
         items.append(Item(tree.image_files.key(image_file), image_file, labels, split, (file,), own, size))
     return items
 

@@ -83,7 +83,14 @@ def _items(
         records = tuple(_named(segment, classes, file, name) for segment in annotation["segments_info"])
         labels = frozenset(record["label"] for record in records)
         items.append(
-            Item(tree.image_files.key(image_file), image_file, labels, split_of(file, tree.root), (png,), records)
+            Item(
+                tree.image_files.key(image_file),
+                image_file,
+                labels,
+                split_of(file, tree.root, by_name=True),
+                (png,),
+                records,
+            )
         )
     return items
 

@@ -24,6 +24,7 @@ from kmax.data.prepare.check import Finding, check_split
 DEFAULT_VAL = 0.2
 REMEDY = "run scripts/prepare_own.py again"
 TEST = "image of a test split"
+TWICE = "second annotation file of one image"
 SHOWN = 10
 
 
@@ -37,6 +38,10 @@ def convert(options: Options) -> Written:
     info = _info(options)
     _check_root(options, info)
     source = recognize(options)
+    twice = len(source.items) - len({item.key for item in source.items})
+    if twice:  # the first file counts
+        items = tuple({item.key: item for item in reversed(source.items)}.values())
+        source = replace(source, items=items, left_out={**source.left_out, TWICE: twice})
     rules = rules_of(source, options)
     print(describe(source, rules, options))
     splits = assign(source, rules, options)

@@ -108,11 +108,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}): export or save it again.") from error
 
 
-def split_of(path: Path, root: Path) -> str | None:
-    """The split that the name of a file or of a folder around it tells: train, val or test."""
+def split_of(path: Path, root: Path, by_name: bool = False) -> str | None:
+    """The split that a folder around a file tells: train, val or test; with `by_name` also the file's own name, as of
+    an annotation file for many images. An image may be called `train_station.jpg`."""
     parts = path.relative_to(root).parts if path.is_relative_to(root) else (path.name,)
-    for part in (Path(parts[-1]).stem, *reversed(parts[:-1])) if parts else ():
-        found = _SPLIT.search(part)
-        if found:
-            return SPLITS[found.group(1).lower()]
-    return None
+    names = [*((Path(parts[-1]).stem,) if by_name and parts else ()), *reversed(parts[:-1])]
+    found = next((match for name in names if (match := _SPLIT.search(name))), None)
+    return SPLITS[found.group(1).lower()] if found else None

@@ -105,3 +105,12 @@ def test_labelme_what_misses_its_other_half_is_counted(two: Path) -> None:
     assert written.left_out["image without a JSON file"] == 1
     assert written.left_out["JSON whose image is missing (gone.png)"] == 1
     assert (names["a"] == "background").all()
+
+
+def test_labelme_two_files_of_one_image_and_names_that_sound_like_splits(two: Path) -> None:
+    labelme(two, "train_station", [{"points": corners(*SQUARE)}])
+    labelme(two, "test1", [])
+    labelme(two, "twin", [], imagePath="test1.png", with_picture=False)
+    written, names, _ = prepare(two)
+    assert set(names) == {"other", "train_station", "test1"}
+    assert written.left_out == {"second annotation file of one image": 1}
