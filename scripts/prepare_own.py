@@ -18,7 +18,8 @@ from kmax.data.convert.options import Options, parse
 
 def main(options: Options) -> int:
     """Convert, check, preview as asked; the exit status is 1 if the check has found an error."""
-    from kmax.data.convert.own import check, convert, print_findings, report
+    from kmax.data.convert.check import check, print_findings
+    from kmax.data.convert.own import convert, report
 
     if options.source is not None:
         print(report(convert(options), options))

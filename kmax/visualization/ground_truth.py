@@ -11,8 +11,8 @@ from PIL import Image
 
 from kmax.categories import load_categories
 from kmax.data import CocoPanoptic
+from kmax.data.convert.prepared import SPLITS, annotation_file
 from kmax.data.convert.statistics import statistics, table, warnings
-from kmax.data.convert.writer import SPLITS, annotation_file
 from kmax.files import replacing
 from kmax.visualization.layout import fit_image, sheet
 from kmax.visualization.palette import PAPER

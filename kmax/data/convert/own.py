@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,16 +12,14 @@ from typing import Any
 from kmax.categories import load_categories
 from kmax.data.convert.options import Options
 from kmax.data.convert.paint import Rules
+from kmax.data.convert.prepared import PREPARED_BY, SPLITS, annotation_file, earlier_info
 from kmax.data.convert.recognize import recognize
 from kmax.data.convert.rules import rules_of
 from kmax.data.convert.source import Item, Source
 from kmax.data.convert.split import stratified
-from kmax.data.convert.writer import PREPARED_BY, SPLITS, Written, annotation_file, jobs_of, write
-from kmax.data.layouts import files_at
-from kmax.data.prepare.check import Finding, check_split
+from kmax.data.convert.writer import Written, jobs_of, write
 
 DEFAULT_VAL = 0.2
-REMEDY = "run scripts/prepare_own.py again"
 TEST = "image of a test split"
 TWICE = "second annotation file of one image"
 SHOWN = 10
@@ -71,7 +68,7 @@ def _check_root(options: Options, info: Mapping[str, Any]) -> None:
     root, source = options.root.resolve(), Path(info["source"])
     if root == source or source.is_relative_to(root):
         raise ValueError(f"--root {options.root} is the source itself or around it: choose a folder of its own.")
-    before = _earlier(options.root)
+    before = earlier_info(options.root)
     if before is None:
         return
     if before.get("prepared_by") != PREPARED_BY:
@@ -80,19 +77,6 @@ def _check_root(options: Options, info: Mapping[str, Any]) -> None:
         raise ValueError(
             f"--root {options.root} was made from {before.get('source')}: choose another --root, or delete it."
         )
-
-
-def _earlier(root: Path) -> dict[str, Any] | None:
-    """The `info` of an earlier result; None if there is none."""
-    for split in SPLITS:
-        file = annotation_file(root, split)
-        if file.is_file():
-            try:
-                content = json.loads(file.read_bytes())
-            except ValueError:
-                return {}
-            return dict(content.get("info") or {}) if isinstance(content, dict) else {}
-    return None
 
 
 def describe(source: Source, rules: Rules, options: Options) -> str:
@@ -123,7 +107,7 @@ def assign(source: Source, rules: Rules, options: Options) -> dict[str, str]:
 
 def _assigned(options: Options, items: list[Item]) -> dict[str, str]:
     """Splits of an earlier run with the same `--val` and `--seed`."""
-    before = _earlier(options.root)
+    before = earlier_info(options.root)
     if not before or (before.get("val"), before.get("seed")) != (options.val, options.seed):
         return {}
     keys = {item.key for item in items}
@@ -155,52 +139,3 @@ def report(written: Written, options: Options) -> str:
         lines.append(f"… and {len(written.refused) - SHOWN} more images were left out.")
     lines.append(f"{options.root} is ready: train with dataset=coco_format dataset.root={options.root}")
     return "\n".join(lines)
-
-
-def check(options: Options) -> list[Finding]:
-    """Everything that is wrong with a prepared folder, whoever made it."""
-    findings: list[Finding] = []
-    classes = {}
-    for split in SPLITS:
-        file = annotation_file(options.root, split)
-        try:
-            files = files_at(options.root / split, file.with_suffix(""), file)
-            classes[split] = load_categories(str(file))
-        except (FileNotFoundError, ValueError) as error:
-            findings.append(Finding(str(file), str(error).rstrip("."), REMEDY))
-            continue
-        findings += check_split(files, classes[split], REMEDY, None, options.workers)
-    names = {split: [(c.id, c.name, c.is_thing) for c in found.classes] for split, found in classes.items()}
-    if len(names) == 2 and names["train"] != names["val"]:
-        findings.append(Finding(str(annotation_file(options.root, "val")), "has other classes than training", REMEDY))
-    return findings + _shared(options.root)
-
-
-def _shared(root: Path) -> list[Finding]:
-    """Images that are byte by byte the same in training and validation."""
-    by_size: dict[int, list[Path]] = {}
-    for split in SPLITS:
-        for file in sorted((root / split).glob("*")):
-            if file.is_file():
-                by_size.setdefault(file.stat().st_size, []).append(file)
-    findings = []
-    for files in by_size.values():
-        seen = {file.read_bytes(): file for file in files if file.parent.name == "train"} if len(files) > 1 else {}
-        for file in files:
-            twin = seen.get(file.read_bytes()) if seen and file.parent.name == "val" else None
-            if twin is not None:
-                problem = f"is the same image as {twin}"
-                findings.append(Finding(str(file), problem, "remove one, or validation flatters", is_note=True))
-    return findings
-
-
-def print_findings(findings: list[Finding], root: Path, shown: int = 40) -> int:
-    """Print what a check has found; the number of errors."""
-    ordered = sorted(findings, key=lambda finding: finding.is_note)
-    errors = sum(not finding.is_note for finding in ordered)
-    for finding in ordered[:shown]:
-        print(finding, file=sys.stderr)
-    if len(ordered) > shown:
-        print(f"… and {len(ordered) - shown} more", file=sys.stderr)
-    print(f"{root}: {errors} error(s), {len(ordered) - errors} note(s)")
-    return errors

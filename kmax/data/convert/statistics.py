@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from kmax.categories import Categories, load_categories
-from kmax.data.convert.writer import SPLITS, annotation_file
+from kmax.data.convert.prepared import SPLITS, annotation_file
 
 FEW_SEGMENTS = 10
 SMALL_AREA = 64  # pixels at the training size: four of the finest mask's

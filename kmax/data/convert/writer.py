@@ -15,14 +15,13 @@ from typing import Any
 from kmax.data.convert.image_files import frame_of, turned
 from kmax.data.convert.names import unique_stems
 from kmax.data.convert.paint import Rules, draw
+from kmax.data.convert.prepared import SPLITS, annotation_file, entries
 from kmax.data.convert.source import Item, Source
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
 from kmax.files import explained, write_atomically, write_bytes, write_json
 
 FORMAT = 1  # of what is written: another number makes everything anew
-PREPARED_BY = "kmax prepare_own"
-SPLITS = ("train", "val")
 TURNED = "annotation of a image as stored, turned as its EXIF data say"
 
 
@@ -175,28 +174,6 @@ def write(
 
 def _workers(source: Source, workers: int) -> int:
     return 0 if source.in_one_process else workers
-
-
-def annotation_file(root: Path, split: str) -> Path:
-    """The JSON of a split."""
-    return root / "annotations" / f"panoptic_{split}.json"
-
-
-def entries(root: Path, split: str) -> dict[str, Any]:
-    """What an earlier JSON says of each image, by its place below the root; nothing if it is damaged."""
-    try:
-        content = json.loads(annotation_file(root, split).read_bytes())
-        annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}
-        return {
-            f"{split}/{image['file_name']}": {
-                "digest": image["origin"]["digest"],
-                "image": image,
-                "annotation": annotations[image["id"]],
-            }
-            for image in content["images"]
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _is_done(entry: Mapping[str, Any] | None, job: Job, root: Path) -> bool:

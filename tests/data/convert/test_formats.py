@@ -13,8 +13,9 @@ from PIL import Image
 
 import foreign_formats as foreign
 from foreign_formats import Truth, outlines
+from kmax.data.convert.check import check
 from kmax.data.convert.options import Options
-from kmax.data.convert.own import check, convert
+from kmax.data.convert.own import convert
 from kmax.data.convert.voc import NAMES
 
 Segments = list[tuple[str, bool]]  # name and crowd

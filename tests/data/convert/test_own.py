@@ -18,9 +18,10 @@ from PIL import Image
 import foreign_formats as foreign
 from conftest import run_python
 from kmax.data.convert import writer
+from kmax.data.convert.check import check
 from kmax.data.convert.names import unique_stems
 from kmax.data.convert.options import Options, parse
-from kmax.data.convert.own import check, convert, report
+from kmax.data.convert.own import convert, report
 from kmax.data.convert.source import Item
 from kmax.data.convert.split import stratified
 from kmax.data.convert.statistics import statistics, warnings
