@@ -79,7 +79,7 @@ def _items(
         size = (int(image["height"]), int(image["width"])) if image.get("height") and image.get("width") else None
         labels = frozenset(record["label"] for record in own)
         split = split_of(file, tree.root, by_name=True) or split_of(image_file, tree.images)
-        items.append(Item(tree.image_files.key(image_file), image_file, labels, split, (file,), own, size))
+        items.append(Item(tree.image_files.key(image_file), image_file, labels, split, (), own, size))
     return items
 
 
@@ -129,7 +129,7 @@ def _joined(first: Item, second: Item) -> Item:
         first.image_file,
         first.labels | second.labels,
         first.split or second.split,
-        tuple(dict.fromkeys(first.files + second.files)),
+        (),
         first.records + second.records,
         first.size or second.size,
     )

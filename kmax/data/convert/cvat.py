@@ -86,7 +86,7 @@ def _item(image: Element, file: Path, tree: Tree, left_out: Counter[str]) -> Ite
     labels = frozenset(record["label"].strip() for record in records)
     split = SUBSETS.get(image.get("subset", "").lower()) or split_of(file, tree.root, by_name=True)
     size = (int(image.attrib["height"]), int(image.attrib["width"])) if "height" in image.attrib else None
-    return Item(tree.image_files.key(image_file), image_file, labels, split, (file,), tuple(records), size)
+    return Item(tree.image_files.key(image_file), image_file, labels, split, (), tuple(records), size)
 
 
 SUBSETS = {

@@ -15,13 +15,13 @@ from kmax.images import IMAGE_SUFFIXES
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 READERS: dict[str, Callable[[Tree, Options], Source | None]] = {
-    "voc": lambda tree, options: voc.find(tree),
+    "voc": lambda tree, options: voc.find(tree, options.workers),
     "yolo": lambda tree, options: yolo.find(tree),
     "cvat": lambda tree, options: cvat.find(tree),
     "coco-panoptic": lambda tree, options: coco_panoptic.find(tree),
     "coco": lambda tree, options: coco_instances.find(tree),
     "labelme": lambda tree, options: labelme.find(tree, options.workers),
-    "semantic": lambda tree, options: semantic.find(tree, options.names),
+    "semantic": lambda tree, options: semantic.find(tree, options.names, options.workers),
 }
 assert set(READERS) == set(FORMATS)
 

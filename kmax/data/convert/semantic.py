@@ -13,6 +13,7 @@ from PIL import Image
 from kmax.data.convert.class_list import FILES, ClassList, palette, read_class_list, read_values
 from kmax.data.convert.source import VOID_LABEL, ClassInfo, Item, LabelMap, Size, Source, Tag
 from kmax.data.convert.tree import Tree, split_of
+from kmax.data.prepare.pool import parallel
 
 FORMAT = "semantic maps"
 IMAGE_FOLDER = re.compile(r"^(images?|imgs?|jpegimages|photos?|images|rgb|leftimg8bit)$", re.IGNORECASE)
@@ -24,12 +25,13 @@ MAP_NAME = re.compile(r"^(.+?)[_-](mask|labels?|labelids|labeltrainids|gt|seg|se
 UNLISTED_IS_VOID = (0, 255)
 
 
-def find(tree: Tree, names: Path | None = None) -> Source | None:
+def find(tree: Tree, names: Path | None = None, workers: int = 0) -> Source | None:
     """Pairs of a image and a map: in two folders (`images`, `masks`, `labels`, …), or side by side (`x.jpg`,
     `x_mask.png`).
 
     Raises:
         FileNotFoundError: there are pairs, but no list of classes.
+        ValueError: a map has a value that the list lacks.
     """
     maps = {key: file for file in tree.named(".png", ".tif", ".tiff", ".bmp") if (key := _map_key(file, tree.root))}
     image_files = {
@@ -44,7 +46,8 @@ def find(tree: Tree, names: Path | None = None) -> Source | None:
     left_out = Counter(
         {"image without a map": len(image_files) - len(pairs), "map without a image": len(maps) - len(pairs)}
     )
-    items = [_item(image_file, file, classes, tree) for image_file, file in pairs]
+    found = parallel(partial(_labels, classes), [file for _, file in pairs], "read semantic maps", workers)
+    items = [_item(*pair, labels, classes, tree) for pair, labels in zip(pairs, found, strict=True)]
     return Source(
         FORMAT,
         tuple(items),
@@ -97,17 +100,25 @@ def _key(folders: list[str] | tuple[str, ...], stem: str) -> tuple[str, ...]:
     return (*(folder.lower() for folder in folders if folder and not IMAGE_FOLDER.match(folder)), stem)
 
 
-def _item(image_file: Path, file: Path, classes: ClassList, tree: Tree) -> Item:
-    values = np.unique(_values(file, classes))
+def _labels(classes: ClassList, file: Path) -> frozenset[str]:
+    """The classes in a map.
+
+    Raises:
+        ValueError: it has a value that is not listed.
+    """
+    values = np.unique(_values(file, classes)).tolist()
     table = classes.by_color if _by_color(file, classes) else classes.by_value
-    unknown = [value for value in values.tolist() if value not in table and value not in UNLISTED_IS_VOID]
+    unknown = [value for value in values if value not in table and value not in UNLISTED_IS_VOID]
     if unknown:
         what = f"the color {unknown[0]:06x}" if _by_color(file, classes) else f"the value {unknown[0]}"
         raise ValueError(
             f"{file} is one of the {FORMAT} and has {what}, which {classes.file} lacks: add it there, as a class or "
             "as 'void'."
         )
-    labels = frozenset(table[value] for value in values.tolist() if value in table)
+    return frozenset(table[value] for value in values if value in table)
+
+
+def _item(image_file: Path, file: Path, labels: frozenset[str], classes: ClassList, tree: Tree) -> Item:
     split = split_of(image_file, tree.images) or split_of(file, tree.root)
     return Item(tree.image_files.key(image_file), image_file, labels, split, (file, classes.file))
 

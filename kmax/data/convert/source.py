@@ -15,6 +15,7 @@ import numpy as np
 Size = tuple[int, int]  # height, width
 Record = Mapping[str, Any]  # one entry of somebody's JSON, already named by class
 VOID_LABEL = ""
+OBJECT = "object"  # key of a record whose value is another library's and has no stable text
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Item:
     """One image of a source.
 
     `key` is its name there, unique and with `/` between the parts; `image_file` is None where it is embedded in the
-    annotation. `labels` are the classes that occur; `files` are the annotation files, `records` its entries of a JSON
-    that describes many images. `size` is the size that the annotation declares.
+    annotation. `labels` are the classes that occur. `files` are its own annotation files, `records` its entries of a
+    file that describes many images. `size` is the size that the annotation declares.
     """
 
     key: str

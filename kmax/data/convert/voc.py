@@ -12,6 +12,7 @@ from PIL import Image
 from kmax.data.convert.class_list import ClassList, read_class_list, read_values
 from kmax.data.convert.source import VOID_LABEL, ClassInfo, Item, LabelMap, Size, Source, Tag
 from kmax.data.convert.tree import Tree
+from kmax.data.prepare.pool import parallel
 
 FORMAT = "Pascal VOC segmentation"
 NAMES = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -21,7 +22,7 @@ BORDER = (224, 224, 192)  # the color of unlabeled pixels between objects, value
 BACKGROUND = "background"
 
 
-def find(tree: Tree) -> Source | None:
+def find(tree: Tree, workers: int = 0) -> Source | None:
     """The images of a VOC folder that have a map of classes.
 
     Raises:
@@ -37,17 +38,16 @@ def find(tree: Tree) -> Source | None:
     root = folder.parent
     classes = _class_list(root)
     splits = _splits(root)
+    maps = sorted(folder.glob("*.png"))
     items, left_out = [], Counter[str]()
-    for file in sorted(folder.glob("*.png")):
+    for file, labels in zip(maps, parallel(partial(_labels, classes), maps, f"read {FORMAT}", workers), strict=True):
         image_file = tree.image_files.find(f"JPEGImages/{file.stem}.jpg", root) or _other_suffix(root, file.stem)
         if image_file is None:
-            left_out["map without a image"] += 1
+            left_out["map without an image"] += 1
             continue
         objects = root / "SegmentationObject" / file.name
         files = (file, objects) if objects.is_file() else (file,)
-        labels = frozenset(classes.by_color.get(code, "") for code in np.unique(read_values(file, True)).tolist())
-        named = labels - {"", BACKGROUND}
-        items.append(Item(tree.image_files.key(image_file), image_file, named, splits.get(file.stem), files))
+        items.append(Item(tree.image_files.key(image_file), image_file, labels, splits.get(file.stem), files))
     if not items:
         raise ValueError(f"{folder} is {FORMAT}, but no image in {root / 'JPEGImages'} has the name of a map.")
     has_objects = any(len(item.files) > 1 for item in items)
@@ -57,6 +57,12 @@ def find(tree: Tree) -> Source | None:
         if name != VOID_LABEL
     )
     return Source(FORMAT, tuple(items), infos, partial(_read, classes), left_out=left_out)
+
+
+def _labels(classes: ClassList, file: Path) -> frozenset[str]:
+    """The classes of a map, but for background and borders."""
+    codes = np.unique(read_values(file, by_color=True)).tolist()
+    return frozenset(classes.by_color.get(code, VOID_LABEL) for code in codes) - {VOID_LABEL, BACKGROUND}
 
 
 def _class_list(root: Path) -> ClassList:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kmax.data.convert import shapes
-from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
+from kmax.data.convert.source import OBJECT, ClassInfo, Item, Region, Shapes, Size, Source
 from kmax.data.convert.tree import SPLITS, Tree
 
 
@@ -31,7 +31,7 @@ def find(tree: Tree, name: str = "") -> Source:
         named = [a for a in entry.annotations if getattr(a, "label", None) is not None]
         if len(named) < len(entry.annotations):
             left_out["annotation that Datumaro gives no class"] += len(entry.annotations) - len(named)
-        records = tuple({"label": names[annotation.label], "annotation": annotation} for annotation in named)
+        records = tuple({"label": names[a.label], OBJECT: a, "shape": _fingerprint(a)} for a in named)
         key = (
             tree.image_files.key(image_file)
             if image_file.is_relative_to(tree.images)
@@ -39,7 +39,7 @@ def find(tree: Tree, name: str = "") -> Source:
         )
         labels = frozenset(record["label"] for record in records)
         items.append(Item(key, image_file, labels, SPLITS.get(entry.subset.lower()), (), records))
-    ordered = any(record["annotation"].z_order for item in items for record in item.records if _is_area(record))
+    ordered = any(record[OBJECT].z_order for item in items for record in item.records if _is_area(record))
     return Source(
         f"{name} (read by Datumaro)",
         tuple(items),
@@ -49,6 +49,12 @@ def find(tree: Tree, name: str = "") -> Source:
         left_out=left_out,
         in_one_process=True,
     )
+
+
+def _fingerprint(annotation: Any) -> str:
+    """What tells a changed annotation from the same one read again."""
+    shape = [annotation.get_bbox(), annotation.get_area()] if hasattr(annotation, "get_bbox") else []
+    return f"{annotation.type.name} {shape} {annotation.attributes}"
 
 
 def _annotation_type() -> Any:
@@ -81,14 +87,14 @@ def _dataset(tree: Tree, name: str) -> tuple[Any, str]:
 
 def _is_area(record: Any) -> bool:
     types = _annotation_type()
-    return record["annotation"].type in (types.polygon, types.mask, types.ellipse)
+    return record[OBJECT].type in (types.polygon, types.mask, types.ellipse)
 
 
 def _read(item: Item, size: Size) -> Shapes:
     types = _annotation_type()
     regions, left_out = [], Counter[str]()
     for record in item.records:
-        annotation = record["annotation"]
+        annotation = record[OBJECT]
         if not _is_area(record):
             left_out[f"{annotation.type.name}, which is no area"] += 1
             continue

@@ -16,7 +16,7 @@ from kmax.data.convert.image_files import frame_of, turned
 from kmax.data.convert.names import unique_stems
 from kmax.data.convert.paint import Rules, draw
 from kmax.data.convert.prepared import SPLITS, annotation_file, entries
-from kmax.data.convert.source import Item, Source
+from kmax.data.convert.source import OBJECT, Item, Source
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
 from kmax.files import explained, write_atomically, write_bytes, write_json
@@ -77,7 +77,8 @@ def _digest(item: Item, common: str) -> str:
     states = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in (item.image_file, *item.files) if file
     ]
-    text = json.dumps([common, states, [str(record) for record in item.records]])
+    records = [str({key: value for key, value in record.items() if key != OBJECT}) for record in item.records]
+    text = json.dumps([common, item.size, states, records])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

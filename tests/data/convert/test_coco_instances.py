@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from small_sources import SQUARE, H, W, coco, picture, prepare
+
+TIME = 10**18
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -111,3 +114,21 @@ def test_a_run_length_code_of_another_size_leaves_the_picture_out(tmp_path: Path
     written, names, _ = prepare(folder, seed=1)
     assert set(names) == {"b", "c"}
     assert "images/a.png (COCO instances JSON): a run-length code is 40×60" in written.refused[0]
+
+
+def test_a_new_export_makes_only_what_has_changed(tmp_path: Path) -> None:
+    sizes = [{"id": n, "file_name": f"{c}.png"} for n, c in enumerate("ab")]
+    folder = coco(tmp_path / "in", images=sizes)
+    for name in "ab":
+        os.utime(folder / "images" / f"{name}.png", ns=(TIME, TIME))
+    prepare(folder)
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("in-out/annotations/*/*.png")}
+    images = [{"id": f"x{n}", "file_name": f"{c}.png"} for n, c in enumerate("abc")]  # other ids, one image more
+    coco(folder, "abc", images=images, annotations=[entry(image_id="x0"), entry(image_id="x1")])
+    for name in "ab":
+        os.utime(folder / "images" / f"{name}.png", ns=(TIME, TIME))
+    prepare(folder)
+    after = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("in-out/annotations/*/*.png")}
+    assert set(after) == {"a.png", "b.png", "c.png"}
+    assert after["a.png"] == before["a.png"]
+    assert after["b.png"] != before["b.png"]

@@ -247,6 +247,9 @@ def test_what_datumaro_reads(truths: list[Truth], tmp_path: Path) -> None:
     foreign.coco_instances(tmp_path / "in", truths, "compressed", first=1)  # Datumaro takes class 0 for none
     found = prepared(tmp_path / "in", tmp_path, format="datumaro:coco_instances")
     mine = {stem: canonical(*entry) for stem, entry in found.items()}
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.png")}
+    prepared(tmp_path / "in", tmp_path, format="datumaro:coco_instances")
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.png")} == times  # nothing is made again
     direct = prepared(tmp_path / "in", tmp_path / "ours")
     for stem, entry in direct.items():
         values, names = canonical(*entry)
