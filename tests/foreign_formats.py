@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Truth:
-    """A image (H, W, 3) and its panoptic truth (H, W), 0 = unlabeled."""
+    """An image (H, W, 3) and its panoptic truth (H, W), 0 = unlabeled."""
 
     name: str
     image: np.ndarray

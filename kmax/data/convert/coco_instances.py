@@ -95,7 +95,7 @@ def _by_image(
     for annotation in content["annotations"]:
         image = str(annotation.get("image_id"))
         if image not in images:
-            left_out["annotation of a image that is not listed"] += 1
+            left_out["annotation of an image that is not listed"] += 1
         elif not annotation.get("segmentation"):
             left_out[NO_MASK] += 1
         elif str(annotation.get("category_id")) not in by_id:

@@ -64,7 +64,7 @@ class ImageFiles:
         return sorted(file for files in self._by_name.values() for file in files if file.is_relative_to(folder))
 
     def key(self, file: Path) -> str:
-        """A image's name relative to the source."""
+        """An image's name relative to the source."""
         return file.relative_to(self.root).as_posix()
 
 
@@ -88,7 +88,7 @@ def _shared(folder: Path, near: Path | None) -> int:
 
 @dataclass(frozen=True)
 class Frame:
-    """Size of a image as it is `stored` and as a viewer shows it, and the EXIF orientation 1 … 8 between them."""
+    """Size of an image as it is `stored` and as a viewer shows it, and the EXIF orientation 1 … 8 between them."""
 
     stored: Size
     viewed: Size
@@ -96,7 +96,7 @@ class Frame:
 
 
 def frame_of(image_file: Path) -> Frame:
-    """Read a image as training will, and tell its sizes.
+    """Read an image as training will, and tell its sizes.
 
     Raises:
         ValueError: it cannot be read.

@@ -89,7 +89,7 @@ def _is_thing(category: int, rules: Rules) -> bool:
 
 
 def _identity(region: Region, category: int, rules: Rules) -> tuple[object, ...]:
-    """Regions with the same one are one segment: a stuff class of a image, or a group of one class."""
+    """Regions with the same one are one segment: a stuff class of an image, or a group of one class."""
     if not _is_thing(category, rules):
         return (category,)
     return (category, region.group, region.crowd) if region.group is not None else (category, id(region))

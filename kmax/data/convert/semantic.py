@@ -26,7 +26,7 @@ UNLISTED_IS_VOID = (0, 255)
 
 
 def find(tree: Tree, names: Path | None = None, workers: int = 0) -> Source | None:
-    """Pairs of a image and a map: in two folders (`images`, `masks`, `labels`, …), or side by side (`x.jpg`,
+    """Pairs of an image and a map: in two folders (`images`, `masks`, `labels`, …), or side by side (`x.jpg`,
     `x_mask.png`).
 
     Raises:
@@ -44,7 +44,7 @@ def find(tree: Tree, names: Path | None = None, workers: int = 0) -> Source | No
         return None
     classes = _class_list(tree, names)
     left_out = Counter(
-        {"image without a map": len(image_files) - len(pairs), "map without a image": len(maps) - len(pairs)}
+        {"image without a map": len(image_files) - len(pairs), "map without an image": len(maps) - len(pairs)}
     )
     found = parallel(partial(_labels, classes), [file for _, file in pairs], "read semantic maps", workers)
     items = [_item(*pair, labels, classes, tree) for pair, labels in zip(pairs, found, strict=True)]

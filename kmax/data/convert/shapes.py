@@ -1,6 +1,6 @@
 """Shapes of all kinds as run-length codes, by pycocotools: the reference rasterization of COCO.
 
-Points are (x, y) in pixels; a code covers a image of size (H, W).
+Points are (x, y) in pixels; a code covers an image of size (H, W).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
         rle = {}
     runs = np.asarray(counts, np.int64)
     if (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        raise ValueError(f"a run-length code covers {runs.sum()} pixels of a image of {size[0] * size[1]}")
+        raise ValueError(f"a run-length code covers {runs.sum()} pixels of an image of {size[0] * size[1]}")
     return rle or dict(coco.frPyObjects({"size": declared, "counts": runs.tolist()}, *size))
 
 

@@ -1,6 +1,6 @@
 """What every format is read into: a `Source` of items, and the annotation of one item.
 
-H×W is the size of a image. A format's file has one function `find`, which returns a `Source` or None.
+H×W is the size of an image. A format's file has one function `find`, which returns a `Source` or None.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Source:
 
     `read(item, size)` gives the annotation of one item; it is sent to other processes. `is_ordered`: the format says
     what lies on top. `owns_background`: pixels without annotation are background, not unknown. `left_out` counts what
-    is no item, by reason. `embedded(item)` gives the bytes of a image that lies inside the annotation.
+    is no item, by reason. `embedded(item)` gives the bytes of an image that lies inside the annotation.
     """
 
     format: str

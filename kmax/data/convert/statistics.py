@@ -52,7 +52,7 @@ def statistics(root: Path, size: int = 641, queries: int = 128) -> Statistics:
     """Read both JSON files of a prepared folder.
 
     Args:
-        size: the longer side of a image in training, at scale 1.
+        size: the longer side of an image in training, at scale 1.
         queries: how many segments the model can find.
 
     Raises:

@@ -22,7 +22,7 @@ from kmax.data.prepare.segments import encode_ids, segments_info
 from kmax.files import explained, write_atomically, write_bytes, write_json
 
 FORMAT = 1  # of what is written: another number makes everything anew
-TURNED = "annotation of a image as stored, turned as its EXIF data say"
+TURNED = "annotation of an image as stored, turned as its EXIF data say"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Convert:
     def _entry(self, job: Job) -> dict[str, Any]:
         item, target = job.item, self.root / job.image_file
         if item.image_file is None:
-            assert self.source.embedded is not None, "a image lies somewhere"
+            assert self.source.embedded is not None, "an image lies somewhere"
             write_bytes(target, self.source.embedded(item))
         frame = frame_of(item.image_file or target)
         size = item.size or frame.viewed
@@ -132,7 +132,7 @@ def _by(size: tuple[int, ...]) -> str:
 
 
 def place(image_file: Path, target: Path, link: bool) -> None:
-    """A copy of a image, or a symbolic link to it."""
+    """A copy of an image, or a symbolic link to it."""
     if not link:
         with write_atomically(target) as temporary:
             shutil.copyfile(image_file, temporary)

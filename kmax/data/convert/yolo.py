@@ -119,7 +119,7 @@ def _item(image_file: Path, split: str | None, names: Mapping[int, str], tree: T
 
 
 def _label_file(image_file: Path, tree: Tree) -> Path | None:
-    """The last folder `images` on the way becomes `labels`; else the text lies beside the image. A image without
+    """The last folder `images` on the way becomes `labels`; else the text lies beside the image. An image without
     a file shows background alone."""
     parts = list(image_file.parts)
     places = [image_file.with_suffix(".txt")]

@@ -87,7 +87,7 @@ def test_coco_boxes_flat_polygons_and_strings(tmp_path: Path) -> None:
     ]
     written, names, _ = prepare(coco(tmp_path / "in", annotations=annotations))
     assert written.left_out["annotation without a mask (a box alone)"] == 1
-    assert written.left_out["annotation of a image that is not listed"] == 1
+    assert written.left_out["annotation of an image that is not listed"] == 1
     assert (names["a"] == "cup").sum() == 100
 
 

@@ -30,7 +30,7 @@ def test_annotations_of_the_stored_picture_are_turned(tmp_path: Path) -> None:
     written, names, _ = prepare(folder)
     assert names["a"].shape == (W, H)
     assert (names["a"][10:20, H - 20 : H - 10] == "cup").all()
-    assert written.left_out["annotation of a image as stored, turned as its EXIF data say"] == 2
+    assert written.left_out["annotation of an image as stored, turned as its EXIF data say"] == 2
 
 
 def test_an_annotation_of_another_size_leaves_the_picture_out(tmp_path: Path) -> None:
