@@ -118,7 +118,7 @@ def _mask(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
     if not shape.get("mask") or not shape.get("points"):
         return None
     left, top = (int(n) for n in shape["points"][0])
-    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"]))))
+    mask = np.asarray(_decoded(shape["mask"]))
     return shapes.bitmap(mask if mask.ndim == 2 else mask[..., 0], left, top, size)
 
 
@@ -127,7 +127,20 @@ _READERS = {"polygon": _polygon, "rectangle": _rectangle, "circle": _circle, "ma
 
 def _embedded(item: Item) -> bytes:
     """The image inside a JSON file, as a PNG."""
-    content = base64.b64decode(read_json(item.files[0])["imageData"])
-    with Image.open(io.BytesIO(content)) as image, io.BytesIO() as file:
-        image.convert("RGB").save(file, "PNG")
+    with io.BytesIO() as file:
+        _decoded(read_json(item.files[0])["imageData"]).convert("RGB").save(file, "PNG")
         return file.getvalue()
+
+
+def _decoded(text: str) -> Image.Image:
+    """An image in base 64.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        image.load()
+        return image
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"what is stored inside the JSON is no image ({error})") from error

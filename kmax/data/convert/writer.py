@@ -94,7 +94,7 @@ class _Convert:
     def __call__(self, job: Job) -> dict[str, Any]:
         try:
             return self._entry(job)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             if isinstance(error, ValueError) and "could not be written" in str(error):
                 raise
             what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"

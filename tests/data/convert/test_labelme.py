@@ -114,3 +114,13 @@ def test_labelme_two_files_of_one_image_and_names_that_sound_like_splits(two: Pa
     written, names, _ = prepare(two)
     assert set(names) == {"other", "train_station", "test1"}
     assert written.left_out == {"second annotation file of one image": 1}
+
+
+def test_labelme_damaged_image_and_mask_inside_the_file(two: Path) -> None:
+    labelme(two, "a", [], imageData="bm8gaW1hZ2U=", with_picture=False)
+    labelme(two, "b", [{"shape_type": "mask", "points": corners(1, 1, 5, 5), "mask": "bm8gaW1hZ2U="}])
+    labelme(two, "c", [])
+    written, names, _ = prepare(two, val=0.5)
+    assert set(names) == {"other", "c"}
+    assert all("what is stored inside the JSON is no image" in sentence for sentence in written.refused)
+    assert len(written.refused) == 2
