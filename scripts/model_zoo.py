@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kmax.categories import load_categories
 from kmax.checkpoint.published import Published, published
-from kmax.config.build import model_from_config
-from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.build import model_from_options
+from kmax.config.compose import compose_config, conf_dir, run_options
 from kmax.config.explain import run_or_explain
 from kmax.files import replacing
 
@@ -52,11 +52,13 @@ def cost(
         size: (H, W) instead of the dataset's.
         overrides: further ones, as on the command line.
     """
-    options = [f"model.family={family}"] if family else []
-    config = resolve(compose_config(experiment, "~callbacks", "logger=none", *options, *overrides))
-    height, width = size or config["dataset"]["size"]
+    chosen = [f"model.family={family}"] if family else []
+    plain = ("~callbacks", "logger=none", "backbone.pretrained=false")
+    options = run_options(compose_config(experiment, *plain, *chosen, *overrides))
+    height, width = size or options.dataset.size
     with torch.device("meta"):
-        model = model_from_config(config, load_categories(config["dataset"]["categories"]).num_classes, False).eval()
+        classes = load_categories(options.dataset.categories).num_classes
+        model = model_from_options(options.backbone, options.model, classes).eval()
         images = torch.empty(1, 3, height, width)
     model.semantic_head = None
     model.requires_grad_(False)

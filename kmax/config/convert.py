@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, SOURCE_KEY, is_ours, read_checkpoint, write_checkpoint
 from kmax.checkpoint.published import Published
 from kmax.checkpoint.recognize import Recognized, recognize
-from kmax.config.build import model_from_config
-from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.build import model_from_options
+from kmax.config.compose import compose_config, conf_dir, run_options
+from kmax.config.options import TrainOptions
 from kmax.config.variants import choose_variant
+from kmax.model.options import ModelOptions
+from kmax.options import build_options, to_plain
 
 PREFIX = "model."
 """What our module's names begin with; the rest are the model's own."""
@@ -63,22 +66,23 @@ def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
     if is_ours(entries):
         return _complete(source, entries, target, told)
     recognized = recognize(entries, told.categories)
-    config = configuration(recognized, told.entry)
-    assumed = choose_variant(config, recognized, source, told.resnet, told.images, told.entry)
+    options = nearest_options(recognized, told.entry)
+    variant, assumed = choose_variant(options, recognized, source, told.resnet, told.images, told.entry)
+    options = replace(options, backbone=replace(options.backbone, family=variant))
     size = told.size or (told.entry.size if told.entry else None)
     if size:
-        config["dataset"]["size"] = list(size)
-    state = _fitting(config, recognized.categories, recognized.state, f"{source} looks like {recognized}, but")
-    _write(target, config, recognized.categories, state, _provenance(source, recognized, told.entry))
+        options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
+    state = _fitting(options, recognized.categories, recognized.state, f"{source} looks like {recognized}, but")
+    _write(target, options, recognized.categories, state, _provenance(source, recognized, told.entry))
     return Conversion(str(recognized), assumed)
 
 
 def _fitting(
-    config: Mapping[str, Any], categories: Categories, entries: Mapping[str, Tensor], what: str
+    options: TrainOptions, categories: Categories, entries: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
     """Entries as our module's state, in the model's kinds of number; `what` begins the message if they do not fit."""
     with torch.device("meta"):
-        own = model_from_config(config, categories.num_classes, pretrained=False).state_dict()
+        own = model_from_options(options.backbone, options.model, categories.num_classes).state_dict()
     problem = misfit(own, entries)
     if problem:
         raise ValueError(f"{what} does not fit it: {problem}. Is the file mixed up?")
@@ -87,12 +91,12 @@ def _fitting(
 
 def _write(
     target: Path,
-    config: Mapping[str, Any],
+    options: TrainOptions,
     categories: Categories,
     state: Mapping[str, Tensor],
     provenance: Mapping[str, Any],
 ) -> None:
-    carried = {CONFIG_KEY: config, CATEGORIES_KEY: categories.to_dict(), SOURCE_KEY: provenance}
+    carried = {CONFIG_KEY: to_plain(options), CATEGORIES_KEY: categories.to_dict(), SOURCE_KEY: provenance}
     write_checkpoint(target, {"state_dict": state, **carried})
 
 
@@ -103,8 +107,8 @@ def _provenance(source: Path, recognized: Recognized, entry: Published | None) -
     return {"model": f"{recognized.backbone} ({code})", "file": source.name}
 
 
-def configuration(recognized: Recognized, entry: Published | None = None) -> dict[str, Any]:
-    """The resolved configuration of the nearest experiment, with the model that the weights tell."""
+def nearest_options(recognized: Recognized, entry: Published | None = None) -> TrainOptions:
+    """The options of the nearest experiment, with the model that the weights tell."""
     dataset = recognized.categories.name
     overrides = ["backbone.pretrained=false", "~callbacks", "logger=none", *(entry.overrides if entry else ())]
     if dataset not in DATASETS:
@@ -114,11 +118,13 @@ def configuration(recognized: Recognized, entry: Published | None = None) -> dic
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
-    config = resolve(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
-    config["model"].update(recognized.model)
-    if _fine_stem(recognized):
-        config["dataset"]["target_stride"] = 2
-    return config
+    options = run_options(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
+    stride = 2 if _fine_stem(recognized) else options.dataset.target_stride
+    return replace(
+        options,
+        model=build_options(ModelOptions, {**to_plain(options.model), **recognized.model}, "model."),
+        dataset=replace(options.dataset, target_stride=stride),
+    )
 
 
 def _fine_stem(recognized: Recognized) -> bool:
@@ -134,9 +140,9 @@ def _complete(source: Path, entries: Mapping[str, Tensor], target: Path, told: T
         raise ValueError(
             f"{source} is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it."
         )
-    config = resolve(compose_config(told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
-    categories = told.categories or load_categories(config["dataset"]["categories"])
+    options = run_options(compose_config(told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
+    categories = told.categories or load_categories(options.dataset.categories)
     bare = {name.removeprefix(PREFIX): value for name, value in entries.items()}
-    state = _fitting(config, categories, bare, f"{source} was taken for {told.experiment}, but")
-    _write(target, config, categories, state, {"model": told.experiment, "file": source.name})
+    state = _fitting(options, categories, bare, f"{source} was taken for {told.experiment}, but")
+    _write(target, options, categories, state, {"model": told.experiment, "file": source.name})
     return Conversion(f"weights of kmax for {told.experiment}, {len(state)} entries")

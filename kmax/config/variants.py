@@ -6,11 +6,10 @@ activation). Its files do not say which, and the wrong one gives silently wrong 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from kmax.checkpoint.published import Published
 from kmax.checkpoint.recognize import Recognized
-from kmax.config.build import model_from_config
+from kmax.config.build import model_from_options
+from kmax.config.options import TrainOptions
 from kmax.images import open_image, resize_and_pad
 from kmax.inference.preprocess import normalize
 
@@ -43,14 +43,14 @@ class AmbiguousError(ValueError):
 
 
 def choose_variant(
-    config: dict[str, Any],
+    options: TrainOptions,
     recognized: Recognized,
     source: Path,
     told: str | None,
     images: Path | None,
     entry: Published | None,
-) -> tuple[str, ...]:
-    """Set `backbone.family` of a configuration where names cannot tell it; what was taken, in words.
+) -> tuple[str | None, tuple[str, ...]]:
+    """The option `backbone.family` where names cannot tell it, and what was taken for granted, in words.
 
     Raises:
         AmbiguousError: it is not told, and the checkpoint is one of those that may have either.
@@ -61,11 +61,11 @@ def choose_variant(
     if not open_choice:
         if told or images:
             raise ValueError(f"{source} is {recognized}: its names leave no choice of a ResNet, so leave it out.")
-        return ()
+        return None, ()
     if told:
         reason = "as told"
     elif images:
-        distances = {variant: _distance(config, recognized, variant, images) for variant in VARIANTS}
+        distances = {variant: _distance(options, recognized, variant, images) for variant in VARIANTS}
         told = min(distances, key=lambda variant: distances[variant])
         measured = ", ".join(f"{variant} {distance:.3f}" for variant, distance in distances.items())
         reason = f"its batch-norm statistics are nearest to those of the images ({measured})"
@@ -73,21 +73,20 @@ def choose_variant(
         raise AmbiguousError(source, entry)
     else:
         told, reason = VARIANTS[0], "as in all published files but COCONut's; --resnet deeplab2 takes the other"
-    config["backbone"]["family"] = None if told == recognized.family else told
-    return (f"the ResNet is {told}'s: {reason}",)
+    return None if told == recognized.family else told, (f"the ResNet is {told}'s: {reason}",)
 
 
-def _distance(config: Mapping[str, Any], recognized: Recognized, variant: str, images: Path) -> float:
+def _distance(options: TrainOptions, recognized: Recognized, variant: str, images: Path) -> float:
     """How far a backbone's activations are from those that it was trained with.
 
     A batch norm keeps mean and variance of what it saw in training. The distance is |mean on the images − kept mean|
     in kept standard deviations, averaged over the channels of each norm and over the norms of the first stage: behind
     the stem, where one ResNet pools and the other does not, the two part ways.
     """
-    config = copy.deepcopy(dict(config))
-    config["backbone"]["family"] = variant
     with torch.device("meta"):
-        model = model_from_config(config, recognized.categories.num_classes, pretrained=False)
+        model = model_from_options(
+            replace(options.backbone, family=variant), options.model, recognized.categories.num_classes
+        )
     start = "backbone."
     weights = {name[len(start) :]: value for name, value in recognized.state.items() if name.startswith(start)}
     backbone = model.backbone.eval()
