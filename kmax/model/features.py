@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,15 @@ class Backbone(nn.Module):
 
     def run(self, stage: nn.Module, x: Tensor) -> Tensor:
         """A stage; its activations are computed again in the backward pass if `checkpointing`."""
-        if self.checkpointing and self.training:
-            if torch.compiler.is_compiling():
-                return checkpoint(stage, x, use_reentrant=False)
-            contexts = (nullcontext(), _statistics_kept(stage))
-            return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: contexts)
-        return stage(x)
+        return recomputed(stage, x) if self.checkpointing and self.training else stage(x)
+
+
+def recomputed(stage: nn.Module, *inputs: Tensor) -> Any:
+    """What a stage makes of its inputs, without keeping activations: the backward pass computes them again."""
+    if torch.compiler.is_compiling():
+        return checkpoint(stage, *inputs, use_reentrant=False)
+    contexts = (nullcontext(), _statistics_kept(stage))
+    return checkpoint(stage, *inputs, use_reentrant=False, context_fn=lambda: contexts)
 
 
 @contextmanager

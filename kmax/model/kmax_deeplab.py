@@ -114,9 +114,7 @@ class KMaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = {
-            stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)
-        }
+        handed = [features[32], *(self.backbone.act(features[stride]) for stride in (8, 4))]
         return self.semantic_head(handed, align_corners)
 
     def _resized(self, prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
@@ -144,9 +142,9 @@ def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]
 
 def _semantic_head(kind: str, backbone: Backbone, num_classes: int, dim: int) -> nn.Module | None:
     if kind == "aspp":
-        return AtrousSemanticHead(backbone.channels, num_classes + 1, dim)
+        return AtrousSemanticHead([backbone.channels[stride] for stride in (32, 8, 4)], num_classes + 1, dim)
     if kind == "plain":
-        return PlainSemanticHead(backbone.channels, num_classes, dim)
+        return PlainSemanticHead(backbone.channels[32], num_classes, dim)
     if kind == "none":
         return None
     raise ValueError(f"model.semantic_head={kind} is unknown: choose aspp, plain or none.")

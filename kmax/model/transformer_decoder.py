@@ -13,27 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kmax.model import kmeans
-from kmax.model.layers import ConvNorm, at_least_float32, batch_norm
-from kmax.model.predictor import PredictionHead
+from kmax.model.attention import NormalizedAttention
+from kmax.model.layers import ConvNorm, batch_norm
+from kmax.model.prediction_head import PredictionHead
 from kmax.structures import Prediction
 
 ATTENTIONS = ("kmeans", "softmax")
-
-
-class QuerySelfAttention(nn.Module):
-    """Multi-head attention among queries with normalised logits: qkv (B, 2·C, N) → (B, C, N)."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.dim, self.heads = dim, heads
-        self.logit_norm = batch_norm(heads, 2)
-        self.output_norm = batch_norm(dim, 1)
-
-    def forward(self, qkv: Tensor) -> Tensor:
-        parts = qkv.split([self.dim // 2, self.dim // 2, self.dim], 1)
-        query, key, value = (part.unflatten(1, (self.heads, -1)) for part in parts)
-        weight = at_least_float32(self.logit_norm(query.transpose(-1, -2) @ key)).softmax(-1)
-        return F.gelu(self.output_norm((value @ weight.to(value.dtype).transpose(-1, -2)).flatten(1, 2)))
 
 
 class KMeansLayer(nn.Module):
@@ -51,8 +36,8 @@ class KMeansLayer(nn.Module):
         attention: str,
     ) -> None:
         super().__init__()
-        self.pixel_in = ConvNorm(pixel_channels, dim, act=True)
-        self.query_in = ConvNorm(dim, dim, dims=1, act=True)
+        self.pixel_in = ConvNorm(pixel_channels, dim, act=nn.GELU)
+        self.query_in = ConvNorm(dim, dim, dims=1, act=nn.GELU)
         self.value = ConvNorm(dim, dim, std=dim**-0.5)
         self.predictor = PredictionHead(dim, dim, feature_dim, num_classes)
         # Mask logits start ten times too flat for a softmax over pixels; k-means only asks which is the largest.
@@ -60,9 +45,10 @@ class KMeansLayer(nn.Module):
         self.update_norm = batch_norm(dim, 1)
         self.update_out = ConvNorm(dim, dim, dims=1, scale=0.0)
         self.qkv = ConvNorm(dim, 2 * dim, dims=1, std=dim**-0.5)
-        self.self_attention = QuerySelfAttention(dim, heads)
+        self.self_attention = NormalizedAttention(dim, heads, nn.GELU)
+        self.qkv_channels = (dim // 2, dim // 2, dim)
         self.attention_out = ConvNorm(dim, dim, dims=1, scale=0.0)
-        self.ffn_in = ConvNorm(dim, ffn_dim, dims=1, act=True)
+        self.ffn_in = ConvNorm(dim, ffn_dim, dims=1, act=nn.GELU)
         self.ffn_out = ConvNorm(ffn_dim, dim, dims=1, scale=0.0)
         self.drop_path = DropPath(drop_path)
 
@@ -73,7 +59,7 @@ class KMeansLayer(nn.Module):
         prediction = self.predictor(queries, queries, pixels)
         gathered = self._gather(prediction.mask_logits, self.value(pixels))
         centres = centres + self.drop_path(self.update_out(self.update_norm(gathered)))
-        attended = self.attention_out(self.self_attention(self.qkv(queries)))
+        attended = self.attention_out(self.self_attention(*self.qkv(queries).split(self.qkv_channels, 1)))
         centres = F.gelu(centres + self.drop_path(attended))
         return F.gelu(centres + self.drop_path(self.ffn_out(self.ffn_in(centres)))), prediction
 
@@ -116,8 +102,8 @@ class TransformerDecoder(nn.Module):
             KMeansLayer(feature_channels[level], num_classes, dim, feature_dim, ffn_dim, heads, drop_path, attention)
             for level in self.level
         )
-        self.class_embedding = ConvNorm(dim, dim, dims=1, act=True)
-        self.mask_embedding = ConvNorm(dim, dim, dims=1, act=True)
+        self.class_embedding = ConvNorm(dim, dim, dims=1, act=nn.GELU)
+        self.mask_embedding = ConvNorm(dim, dim, dims=1, act=nn.GELU)
         self.predictor = PredictionHead(final_channels, dim, feature_dim, num_classes)
 
     def forward(self, features: Sequence[Tensor], finest: Tensor) -> list[Prediction]:
