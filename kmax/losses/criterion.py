@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,13 @@ from kmax.losses.classification import classification_loss
 from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
+from kmax.losses.prototypes import prototype_loss
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
 from kmax.structures import Output, Prediction, Target
+
+
+Contrast = Callable[[Prediction], Tensor]
 
 
 class Criterion(nn.Module):
@@ -26,6 +30,9 @@ class Criterion(nn.Module):
         instance_temperature: the larger, the more often pixels of small segments are drawn; 0 is uniform.
         semantic_temperature: likewise for the semantic loss; None takes all pixels.
         similarity_temperature: divides the dot products of pixel features.
+        instance_loss: `pixels`, contrast of drawn pixels (kMaX-DeepLab), or `prototypes`, of all thing pixels with the
+            means of segments (MaX-DeepLab).
+        is_thing: for each class; needed for `prototypes`.
     """
 
     def __init__(
@@ -41,13 +48,20 @@ class Criterion(nn.Module):
         instance_temperature: float = 1.5,
         semantic_temperature: float | None = 2.0,
         similarity_temperature: float = 0.3,
+        instance_loss: str = "pixels",
+        is_thing: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples={samples}: the losses need at least one pixel.")
         if similarity_temperature < 0.02:
             raise ValueError(f"similarity_temperature={similarity_temperature}: below 0.02, exp(1 / it) overflows.")
+        if instance_loss == "prototypes" and is_thing is None:
+            raise ValueError("The contrast with prototypes is that of thing pixels: say which classes are things.")
         self.num_classes = num_classes
+        self.instance_loss = instance_loss
+        things = torch.tensor([*(is_thing or [True] * num_classes), False])  # (K+1,), void last
+        self.register_buffer("is_thing", things, persistent=False)
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
@@ -72,8 +86,8 @@ class Criterion(nn.Module):
         self._check(output.predictions)
         with torch.autocast(final.mask_logits.device.type, enabled=False):
             matched = match(final.class_logits, final.mask_logits, targets)
-            rarity = log_rarity(matched.owner, matched.segment.shape[1])
-            losses = self._prediction_losses(final, matched, rarity, "")
+            contrast = self._contrast(matched, targets)
+            losses = self._prediction_losses(final, matched, contrast, "")
             if output.semantic_logits is not None:
                 losses["semantic"] = self.semantic_weight * semantic_loss(
                     output.semantic_logits,
@@ -83,7 +97,7 @@ class Criterion(nn.Module):
                     self.samples,
                 )
             for i, prediction in enumerate(coarse):
-                losses |= self._prediction_losses(prediction, matched, rarity, f"_{i}")
+                losses |= self._prediction_losses(prediction, matched, contrast, f"_{i}")
         return losses
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
@@ -98,17 +112,30 @@ class Criterion(nn.Module):
             raise ValueError(f"Mask logits of shapes {sorted(shapes)}: resize those of all predictions to one size.")
 
     def _prediction_losses(
-        self, prediction: Prediction, matched: Match, rarity: Tensor, suffix: str
+        self, prediction: Prediction, matched: Match, contrast: Contrast, suffix: str
     ) -> dict[str, Tensor]:
-        size = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
         mask, dice = mask_losses(prediction.mask_logits, matched)
-        drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
-        instance = instance_discrimination_loss(
-            prediction.pixel_feature, matched, drawn, size, self.similarity_temperature
-        )
         return {
             f"class{suffix}": self.class_weight * classification_loss(prediction.class_logits, matched),
             f"mask{suffix}": self.mask_weight * mask,
             f"dice{suffix}": self.dice_weight * dice,
-            f"instance_discrimination{suffix}": self.instance_weight * instance,
+            f"instance_discrimination{suffix}": self.instance_weight * contrast(prediction),
         }
+
+    def _contrast(self, matched: Match, targets: Sequence[Target]) -> Contrast:
+        """Loss `instance_discrimination` of any of the predictions, of the kind that is asked for."""
+        if self.instance_loss == "prototypes":
+            segments = max([1, *(len(target.labels) for target in targets)])
+            return lambda prediction: prototype_loss(
+                prediction.pixel_feature, matched, self.is_thing, segments, self.similarity_temperature
+            )
+        rarity = log_rarity(matched.owner, matched.segment.shape[1])
+
+        def of_pixels(prediction: Prediction) -> Tensor:
+            size = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
+            drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
+            return instance_discrimination_loss(
+                prediction.pixel_feature, matched, drawn, size, self.similarity_temperature
+            )
+
+        return of_pixels
