@@ -16,10 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Subset
 
-from kmax.build import module_from_checkpoint
 from kmax.callbacks import PredictionWriter
 from kmax.categories import Categories
-from kmax.config import build_datamodule, build_trainer, evaluation_config, register, resolve, run_or_explain
+from kmax.config.build import build_datamodule, build_trainer, module_from_checkpoint
+from kmax.config.compose import register, resolve
+from kmax.config.evaluation import evaluation_config
+from kmax.config.explain import run_or_explain
 from kmax.data.datamodule import PanopticDataModule
 from kmax.files import replacing
 from kmax.metrics import Report

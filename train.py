@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kmax.cluster.signals import STOP_SIGNALS
+from kmax.strategy.signals import STOP_SIGNALS
 
 if __name__ == "__main__" and "SLURM_JOB_ID" in os.environ:
     STOP_SIGNALS.listen()  # the imports below take seconds, and a job must not die of being asked to stop meanwhile
@@ -16,11 +16,18 @@ import hydra
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 
-from kmax.batch_plan import batch_plan
-from kmax.build import categories_from_config, initialize_from, module_from_config
 from kmax.callbacks import checkpoint_to_resume
-from kmax.config import build_datamodule, build_trainer, command_line, register, resolve, run_or_explain
-from kmax.hardware import tune_model
+from kmax.config.build import (
+    build_datamodule,
+    build_trainer,
+    categories_from_config,
+    initialize_from,
+    module_from_config,
+)
+from kmax.config.compose import command_line, register, resolve
+from kmax.config.explain import run_or_explain
+from kmax.strategy.batch_plan import batch_plan
+from kmax.strategy.hardware import tune_model
 
 register()
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from kmax import schema
+from kmax.config import schema
 
 SECTIONS = {
     "backbone": schema.BackboneConfig,

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kmax.checkpoint.detectron2 import load_detectron2
-    from kmax.config import build_model
-    from kmax.predictor import Predictor
+    from kmax.config.build import build_model
+    from kmax.predict.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "build_model", "load_detectron2"]
 
-_HOMES = {"Predictor": "kmax.predictor", "build_model": "kmax.config", "load_detectron2": "kmax.checkpoint.detectron2"}
+_HOMES = {
+    "Predictor": "kmax.predict.predictor",
+    "build_model": "kmax.config.build",
+    "load_detectron2": "kmax.checkpoint.detectron2",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from kmax.categories import Categories
-from kmax.inference import Inference, Logits, content_cells, normalize, predict, segment
+from kmax.geometry import Sizes, content_cells
+from kmax.inference.options import InferenceOptions
+from kmax.inference.passes import Logits, predict, segment
+from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion
 from kmax.metrics import MetricSuite, Report
 from kmax.model import KMaXDeepLab
 from kmax.optim import parameter_groups, warmup_poly
-from kmax.postprocess import Sizes
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
 
 __all__ = ["KMaXModule", "ValidationOutput", "normalize"]
@@ -52,7 +54,7 @@ class KMaXModule(LightningModule):
         criterion: Criterion,
         categories: Categories,
         optimizer: Mapping[str, Any],
-        thresholds: Inference,
+        thresholds: InferenceOptions,
         config: Mapping[str, Any] | None = None,
         metrics: MetricSuite | None = None,
     ) -> None:

@@ -27,11 +27,14 @@ from torch import Tensor
 
 from kmax import build_model
 from kmax.data import CocoPanoptic
-from kmax.data.training import Augmentation, TrainingSet, single_threaded
-from kmax.hardware import keep_freed_memory
+from kmax.data.loader import single_threaded
+from kmax.data.training import Augmentation, TrainingSet
+from kmax.geometry import Sizes
+from kmax.inference.options import Thresholds
+from kmax.inference.postprocess import panoptic
 from kmax.losses import Criterion
 from kmax.metrics import PanopticQuality
-from kmax.postprocess import Sizes, Thresholds, panoptic
+from kmax.strategy.hardware import keep_freed_memory
 from kmax.structures import Output, PanopticMap, Prediction, Sample, Segment, Target
 
 

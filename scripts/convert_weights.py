@@ -21,14 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kmax.build import model_from_config
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.detectron2 import to_detectron2
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_checkpoint
 from kmax.checkpoint.recognize import Recognized, recognize
-from kmax.config import compose_config, conf_dir, resolve, run_or_explain
+from kmax.config.build import model_from_config
+from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.explain import run_or_explain
 from kmax.files import replacing
 
 PREFIX = "model."

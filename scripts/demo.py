@@ -16,10 +16,12 @@ import hydra
 import numpy as np
 from PIL import Image
 
-from kmax.config import register, resolve, run_or_explain
+from kmax.config.compose import register, resolve
+from kmax.config.explain import run_or_explain
 from kmax.data import ShapesDataset
-from kmax.data.sources import find_sources, open_image
-from kmax.predictor import Predictor, RawPrediction
+from kmax.images import open_image
+from kmax.predict.predictor import Predictor, RawPrediction
+from kmax.predict.sources import find_sources
 from kmax.results import segments_info
 from kmax.visualization import draw_cluster_viewer, draw_panoptic, fit_image, main_query, segment_colors
 

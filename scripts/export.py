@@ -22,10 +22,11 @@ import hydra
 import numpy as np
 from PIL import Image
 
-from kmax.build import module_from_checkpoint
-from kmax.config import register, resolve, run_or_explain
+from kmax.config.build import module_from_checkpoint
+from kmax.config.compose import register, resolve
+from kmax.config.explain import run_or_explain
 from kmax.data import ShapesDataset
-from kmax.export import FORMATS, export_model
+from kmax.predict.export import FORMATS, export_model
 
 register()
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kmax.checkpoint.hub import SharedModel
 from kmax.checkpoint.own import write_checkpoint
-from kmax.config import run_or_explain
+from kmax.config.explain import run_or_explain
 
 
 def local_folder(repository: str) -> Path | None:

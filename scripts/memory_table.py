@@ -26,9 +26,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from kmax.build import model_from_config
 from kmax.categories import load_categories
-from kmax.config import compose_config, resolve
+from kmax.config.build import model_from_config
+from kmax.config.compose import compose_config, resolve
 from kmax.losses import Criterion
 from kmax.structures import Output, Prediction, Target
 

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from kmax.build import model_from_config
 from kmax.categories import load_categories
-from kmax.config import compose_config, conf_dir, resolve, run_or_explain
+from kmax.config.build import model_from_config
+from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.explain import run_or_explain
 
 DATASETS = ("coco", "cityscapes", "ade20k")
 

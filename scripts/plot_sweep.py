@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmax.files import replacing
-from kmax.sweeps import Curve, curves, read_runs, table
+from kmax.results.sweeps import Curve, curves, read_runs, table
 
 
 def plot(found: Sequence[Curve], metric: str, title: str, path: Path) -> None:

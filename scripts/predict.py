@@ -1,7 +1,7 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
-    input      image · folder · 'glob/*.jpg' · list.txt · film.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments, film (the overlays of a video, as one)
+    input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
+    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
 
 Run it again and it goes on where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
@@ -24,11 +24,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from kmax.config import register, resolve, run_or_explain
-from kmax.data.films import frame_rate
-from kmax.data.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
-from kmax.predictor import Predictor, Result
+from kmax.config.compose import register, resolve
+from kmax.config.explain import run_or_explain
+from kmax.predict.predictor import Predictor, Result
+from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
+from kmax.videos import frame_rate
 
 register()
 UNREADABLE, INTERRUPTED = 3, 130
@@ -122,7 +123,7 @@ def predict(config: Any) -> int:
     except KeyboardInterrupt:
         console.print("Interrupted: what is written stays; the same command goes on from here.")
         status = INTERRUPTED
-    made = folder.assemble() + films(folder, find_sources(plain["input"]))
+    made = folder.assemble() + videos(folder, find_sources(plain["input"]))
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
@@ -131,11 +132,11 @@ def predict(config: Any) -> int:
     return status or (UNREADABLE if failed else 0)
 
 
-def films(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
+def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     """The overlays of each video as a video, if asked for; the files made."""
-    if "film" not in folder.outputs:
+    if "video" not in folder.outputs:
         return []
-    made = [folder.make_film(source.key, frame_rate(source)) for source in sources if source.kind == "video"]
+    made = [folder.make_video(source.key, frame_rate(source.path)) for source in sources if source.kind == "video"]
     return [path for path in made if path is not None]
 
 

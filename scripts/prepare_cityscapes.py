@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from kmax.config import run_or_explain
+from kmax.config.explain import run_or_explain
 from kmax.data.prepare import parse, run
 
 if __name__ == "__main__":

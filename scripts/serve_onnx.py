@@ -1,6 +1,6 @@
 """Serve an exported model with onnxruntime, NumPy and Pillow: `python scripts/serve_onnx.py model.onnx street.jpg`.
 
-Prints one line of JSON per picture. In a service without kmax, copy kmax/serving.py next to this file.
+Prints one line of JSON per picture. In a service without kmax, copy kmax/predict/serving.py next to this file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from kmax.serving import Description, panoptic, prepare
+from kmax.predict.serving import Description, panoptic, prepare
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 model = Description.from_json(session.get_modelmeta().custom_metadata_map["kmax"])

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from kmax.callbacks.pruning import PROGRESS, read_progress
 from kmax.files import replacing
-from kmax.sweeps import Run, read_runs
+from kmax.results.sweeps import Run, read_runs
 
 
 def rows(runs: Sequence[Run], metric: str) -> list[dict[str, str]]:

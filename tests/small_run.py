@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-import kmax.config
+import kmax.config.build
 import train
-from kmax.config import compose_config
+from kmax.config.compose import compose_config
 
 SMALL_MODEL = (
     "backbone.name=test_resnet",
@@ -60,9 +60,9 @@ def folders(folder: Path) -> tuple[str, ...]:
 def run(folder: Path, *overrides: str, callbacks: Sequence[Callback] = ()) -> float:
     """Train into `folder`, with further callbacks; returns the metric."""
     config = compose_config(None, *OVERRIDES, *folders(folder), *overrides)
-    original = kmax.config._callbacks
+    original = kmax.config.build._callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kmax.config, "_callbacks", lambda config: [*original(config), *callbacks])
+        patch.setattr(kmax.config.build, "_callbacks", lambda config: [*original(config), *callbacks])
         return train.train(config)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kmax.checkpoint.files import SUFFIX
+from kmax.checkpoint.foreign import SUFFIX
 
 
 def write_checkpoint(prefix: Path, variables: Mapping[str, np.ndarray]) -> Path:

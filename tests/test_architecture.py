@@ -10,20 +10,19 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "batch_plan", "sweeps", "hardware", "files"},
-    {"checkpoint"},
-    {"model", "losses", "postprocess", "data", "metrics", "optim", "serving"},
-    {"visualization"},
-    {"inference", "cluster", "results"},
+    {"structures", "categories", "geometry", "numerics", "files", "options", "videos"},
+    {"images", "checkpoint"},
+    {"model", "losses", "data", "metrics", "optim", "strategy"},
+    {"visualization", "inference"},
+    {"results"},
     {"module"},
-    {"build"},
     {"callbacks"},
-    {"predictor", "export", "schema"},
     {"config"},
+    {"predict"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHTNING = {"module", "callbacks", "config", "data.datamodule"}
-HYDRA = {"config", "schema"}
+HYDRA = {"config"}
 
 
 def imports(path: Path) -> set[str]:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 import trees
 from conftest import ROOT
-from kmax.build import read_checkpoint
+from kmax.checkpoint.own import read_checkpoint
 from kmax.data.prepare import parse, run
 
 SMALL = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from kmax import schema
+from kmax.config import schema
 
 
 def run(*command: str, cwd: Path = ROOT, **env: str) -> str:

@@ -13,10 +13,12 @@ from PIL import Image
 
 import evaluate
 from conftest import run_python
-from kmax.config import compose_config, evaluation_config, resolve
+from kmax.config.compose import compose_config, resolve
+from kmax.config.evaluation import evaluation_config
 from kmax.data import ShapesDataset
 from kmax.data.datamodule import PanopticDataModule
-from kmax.data.training import Augmentation, StridedSampler
+from kmax.data.evaluation import StridedSampler
+from kmax.data.training import Augmentation
 
 LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
 OPTIONS = tuple(f"inference.{option}" for option in LOOSE)

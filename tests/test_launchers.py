@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 
 from conftest import ROOT, SMALL_RUN, run_python
 from kmax.callbacks.pruning import hopeless
-from kmax.cluster import check_multirun, slurm_resources
-from kmax.config import compose_config, conf_dir, register
-from kmax.schema import BackboneConfig, InferenceConfig, LossConfig, ModelConfig
+from kmax.config.compose import compose_config, conf_dir, register
+from kmax.config.schema import BackboneConfig, InferenceConfig, LossConfig, ModelConfig
+from kmax.strategy.slurm import check_multirun, slurm_resources
 
 PLUGINS = {"slurm_v100": "hydra_submitit_launcher", "joblib_local": "hydra_joblib_launcher"}
 sweep_table = runpy.run_path(str(ROOT / "scripts/sweep_table.py"))["main"]

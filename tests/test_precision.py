@@ -9,12 +9,12 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-import kmax.config
+import kmax.config.compose
 import train
-from kmax.build import module_from_config
 from kmax.categories import load_categories
-from kmax.config import compose_config, resolve
-from kmax.hardware import check_hardware
+from kmax.config.build import module_from_config
+from kmax.config.compose import compose_config, resolve
+from kmax.strategy.hardware import check_hardware
 from kmax.structures import Batch, Target
 from small_run import OVERRIDES, one_thread, run
 
@@ -88,10 +88,10 @@ def test_float16_loses_no_pixel_of_a_large_image() -> None:
 def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scale at which gradients overflow costs steps, not weights; the scale is part of the checkpoint."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    original = kmax.config.build_trainer
+    original = kmax.config.compose.build_trainer
 
     def build(settings: dict) -> object:
-        plugins = [kmax.config.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
+        plugins = [kmax.config.compose.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
         return original(settings, plugins=plugins, precision=None)
 
     monkeypatch.setattr(train, "build_trainer", build)

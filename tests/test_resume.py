@@ -18,7 +18,7 @@ from lightning.pytorch import Callback
 
 from conftest import ROOT
 from kmax.callbacks import STOP_SIGNALS, Stopped
-from kmax.cluster.signals import STOPPED
+from kmax.strategy.signals import STOPPED
 from small_run import OVERRIDES, folders, one_thread, run
 
 

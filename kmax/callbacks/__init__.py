@@ -11,7 +11,7 @@ from kmax.callbacks.random_state import RandomState
 from kmax.callbacks.resume import ResumeCheckpoint
 from kmax.callbacks.skipped_files import SkippedFiles
 from kmax.callbacks.tracking import Tracking
-from kmax.cluster.signals import STOP_SIGNALS, Stopped
+from kmax.strategy.signals import STOP_SIGNALS, Stopped
 
 __all__ = [
     "STOP_SIGNALS",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kmax.build import CONFIG_KEY, read_checkpoint
+from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint
 from kmax.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

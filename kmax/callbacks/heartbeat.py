@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed import TCPStore
 
-from kmax.cluster.signals import Stopped
+from kmax.strategy.signals import Stopped
 
 STOPPED = "stopped"
 

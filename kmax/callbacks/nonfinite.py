@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kmax.data.training import TrainingLoader
+from kmax.data.loader import TrainingLoader
 
 
 class NonFiniteGuard(Callback):

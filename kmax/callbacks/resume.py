@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kmax.callbacks.checkpoint_files import LAST, rotate
 from kmax.callbacks.loggers import close_loggers
-from kmax.cluster.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
+from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
 class ResumeCheckpoint(Checkpoint):

@@ -10,13 +10,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME
 
-from kmax.checkpoint.own import (
-    CATEGORIES_KEY,
-    CONFIG_KEY,
-    FILE_IN_FOLDER,
-    read_checkpoint,
-    write_checkpoint,
-)
+from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, FILE_IN_FOLDER, read_checkpoint, write_checkpoint
 from kmax.files import replacing
 
 _CARD = """---

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kmax.checkpoint.deeplab2 import Variables, batch_counters
 from kmax.checkpoint.detectron2 import our_name
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
 
 BACKBONE = "backbone."

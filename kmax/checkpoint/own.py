@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kmax.checkpoint.files import RefusedError, load_torch
+from kmax.checkpoint.foreign import RefusedError, load_torch
 from kmax.files import replacing
 
 CONFIG_KEY = "kmax_config"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kmax.data.segment_maps import lookup, positions, smallest_dtype
-from kmax.data.transforms import pad, pad_array
+from kmax.images import pad, pad_array
 from kmax.structures import Sample, Segment
 
 

@@ -11,18 +11,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
-from kmax.data.training import (
-    Augmentation,
-    DrawSampler,
-    EvaluationSet,
-    PanopticDataset,
-    StridedSampler,
-    TrainingLoader,
-    TrainingSet,
-    collate_evaluation,
-    collate_training,
-    single_threaded,
-)
+from kmax.data.datasets import PanopticDataset
+from kmax.data.evaluation import EvaluationSet, StridedSampler, collate_evaluation
+from kmax.data.loader import DrawSampler, TrainingLoader, single_threaded
+from kmax.data.training import Augmentation, TrainingSet, collate_training
 
 
 class PanopticDataModule(LightningDataModule):

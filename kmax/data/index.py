@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kmax.data.files import write_atomically
+from kmax.files import write_atomically
 
 FORMAT = 1
 ENDS = 1 << 16
@@ -75,13 +75,13 @@ def load_index(path: Path) -> Index:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: set dataset.root to the folder described in data/README.md.")
     key = _fingerprint(path)
-    places = cache_files(path)
-    for cache in places:
+    paths = cache_files(path)
+    for cache in paths:
         cached = _read_cache(cache, key)
         if cached is not None:
             return cached
     index = build_index(_read_json(path), path)
-    for cache in places:
+    for cache in paths:
         if cache.parent == path.parent and not path.parent.stat().st_mode & ANY_WRITE:
             continue  # meant to be read-only, even if this user could write all the same
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kmax.data.segment_maps import present
+from kmax.geometry import fit
 from kmax.structures import Sample
 
 
@@ -23,12 +24,6 @@ class Window:
     resized: tuple[int, int]
     crop: tuple[int, int, int, int]
     flip: bool
-
-
-def fit(image_size: tuple[int, int], box: tuple[float, float]) -> tuple[int, int]:
-    """Size of an image resized so that it just fits inside `box` (height, width); at least one pixel."""
-    scale = min(box[0] / image_size[0], box[1] / image_size[1])
-    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
 
 def draw_window(
@@ -110,26 +105,3 @@ def _hue_saturation(image: np.ndarray, turn: float, saturation: float) -> np.nda
     there, back = (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB) if turn >= 0 else (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR)
     change = np.array([[1, 0, 0, abs(turn)], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
     return cv2.cvtColor(cv2.transform(cv2.cvtColor(image, there), change), back)
-
-
-def pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """An image (h, w, 3) at the top left of (H, W, 3), and the mask (H, W) of its pixels."""
-    height, width = image.shape[:2]
-    valid = np.zeros(size, bool)
-    valid[:height, :width] = True
-    return pad_array(image, size), valid
-
-
-def pad_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An array (h, w, …) at the top left of (H, W, …) zeros, which are written only where they are seen."""
-    height, width = array.shape[:2]
-    padded = np.empty((*size, *array.shape[2:]), array.dtype)
-    padded[:height, :width], padded[height:], padded[:height, width:] = array, 0, 0
-    return padded
-
-
-def resize_and_pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """An image as it is evaluated: fitted into `size` (bilinear) and padded; with the mask of its pixels."""
-    height, width = fit((image.shape[0], image.shape[1]), size)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return pad(np.asarray(resized), size)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kmax.losses.common import at_least_float32, mean_over_images
+from kmax.losses.common import mean_over_images
 from kmax.losses.matching import Match
+from kmax.numerics import at_least_float32
 
 
 def classification_loss(class_logits: Tensor, match: Match) -> Tensor:

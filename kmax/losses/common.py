@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
+
+from kmax.numerics import at_least_float32
 
 _STRIP_ELEMENTS = {"cpu": 2**18}  # one megabyte of float32, about a core's second-level cache
 _LARGE_STRIP_ELEMENTS = 2**24  # elsewhere few large kernels are faster than many small ones
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 if it is of half precision, otherwise as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mean_over_images(values: Tensor) -> Tensor:

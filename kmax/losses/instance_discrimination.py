@@ -23,9 +23,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from kmax.losses.common import at_least_float32
 from kmax.losses.matching import Match
 from kmax.losses.sampling import sample_feature
+from kmax.numerics import at_least_float32
 
 _WIDTH = {"cpu": 256}  # columns of a block of E: of memory that is soon used again
 _LARGE_WIDTH = 1024  # elsewhere few large kernels are faster

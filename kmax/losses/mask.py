@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kmax.losses.common import at_least_float32, exponentials, mean_over_images, strips
+from kmax.losses.common import exponentials, mean_over_images, strips
 from kmax.losses.matching import Match
+from kmax.numerics import at_least_float32
 
 
 class OwnedSoftmax(torch.autograd.Function):

@@ -13,7 +13,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from kmax.losses.common import at_least_float32, exponentials
+from kmax.losses.common import exponentials
+from kmax.numerics import at_least_float32
 from kmax.structures import VOID, Target
 
 

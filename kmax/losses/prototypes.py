@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kmax.losses.common import at_least_float32, mean_over_images
+from kmax.losses.common import mean_over_images
 from kmax.losses.matching import Match
+from kmax.numerics import at_least_float32
 
 _ABSENT = -1e9  # a logit whose softmax is 0, and finite, so that images without a segment have a gradient
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kmax.losses.common import at_least_float32
+from kmax.geometry import align_corners
+from kmax.numerics import at_least_float32
 
 _VOID_RARITY = -1e4  # below every pixel of a segment, yet within half precision
 
@@ -49,7 +50,7 @@ def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Ten
     height, width = size
     if feature.shape[2:] == size:
         return gather_pixels(feature.flatten(2), index)
-    feature, aligned = at_least_float32(feature), width % 2 == 1
+    feature, aligned = at_least_float32(feature), align_corners(width)
     x, y = (index % width).to(feature.dtype), (index // width).to(feature.dtype)
     if aligned:  # grid_sample counts from −1 to 1
         grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), 2)

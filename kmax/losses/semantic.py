@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kmax.losses.common import at_least_float32, mean_over_images
+from kmax.losses.common import mean_over_images
 from kmax.losses.matching import stack_crowd, stack_targets
 from kmax.losses.sampling import draw_pixels, gather_pixels, log_rarity
+from kmax.numerics import at_least_float32
 from kmax.structures import VOID, Target
 
 _STRIDES = tuple(2**i for i in range(12))

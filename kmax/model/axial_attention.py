@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kmax.model.layers import at_least_float32, batch_norm, init_truncated_normal
+from kmax.model.layers import batch_norm, init_truncated_normal
+from kmax.numerics import at_least_float32
 
 MAX_DISTANCE = 254
 """Farthest relative position that a table holds, in cells."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.imagenet import load_imagenet
 from kmax.model.downloads import require_download
 from kmax.model.features import STEM, STRIDES, Backbone

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
 from kmax.model.block import EXPANSION
 from kmax.model.features import STEM, Backbone
@@ -103,28 +104,26 @@ class KMaXDeepLab(nn.Module):
 
         `coarse=False` leaves out all predictions but the final one.
         """
-        align_corners = images.shape[-1] % 2 == 1  # 32k+1: features sit on pixels 0, s, 2s, …
+        aligned = align_corners(images.shape[-1])
         features = self.backbone(images)
-        pixels = self.pixel_decoder([features[key] for key in self.order], align_corners)
+        pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
-        resized = tuple(self._resized(p, final, align_corners) for p in first) if coarse else ()
-        return Output((*resized, final), self.semantic(features, align_corners) if self.training else None)
+        resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()
+        return Output((*resized, final), self.semantic(features, aligned) if self.training else None)
 
-    def semantic(self, features: dict[int, Tensor], align_corners: bool) -> Tensor | None:
+    def semantic(self, features: dict[int, Tensor], aligned: bool) -> Tensor | None:
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
         handed = [features[32], *(self.backbone.act(features[stride]) for stride in (8, 4))]
-        return self.semantic_head(handed, align_corners)
+        return self.semantic_head(handed, aligned)
 
-    def _resized(self, prediction: Prediction, final: Prediction, align_corners: bool) -> Prediction:
+    def _resized(self, prediction: Prediction, final: Prediction, aligned: bool) -> Prediction:
         """A coarse prediction at the size of the final one. In training the pixel feature stays as it is: the
         criterion interpolates the few pixels that it draws."""
         size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
-        feature = prediction.pixel_feature if self.training else resize(prediction.pixel_feature, size, align_corners)
-        return prediction._replace(
-            mask_logits=resize(prediction.mask_logits, size, align_corners), pixel_feature=feature
-        )
+        feature = prediction.pixel_feature if self.training else resize(prediction.pixel_feature, size, aligned)
+        return prediction._replace(mask_logits=resize(prediction.mask_logits, size, aligned), pixel_feature=feature)
 
 
 def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]:

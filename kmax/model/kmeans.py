@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kmax.model.layers import at_least_float32, without_autocast
+from kmax.numerics import at_least_float32, without_autocast
 
 
 def assign(mask_logits: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ Letters: B batch, C channels, h×w feature size, N queries.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kmax.numerics import at_least_float32, without_autocast
 
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
@@ -18,16 +19,6 @@ STD_OF_CUT_NORMAL = 0.87962566103423978
 """Standard deviation of a standard normal distribution cut at ±2."""
 Activation = type[nn.Module]
 """`nn.GELU` throughout kMaX-DeepLab, `nn.ReLU` throughout MaX-DeepLab."""
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision raised to float32; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager:
-    """No automatic half precision on the device of `x`; `meta` knows none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kmax.model.layers import Activation, ConvNorm, at_least_float32, batch_norm, prediction_conv
+from kmax.model.layers import Activation, ConvNorm, batch_norm, prediction_conv
+from kmax.numerics import at_least_float32
 from kmax.structures import Prediction
 
 VOID_PRIOR = 0.9

@@ -4,7 +4,7 @@ run.json         what made the results; another run with other settings is refus
 records.jsonl    one line per image, appended when all its files are there
 overlay/*.jpg  panoptic/*.png  semantic/*.png          one file per image
 panoptic.json  instances.json  segments.csv            made from the records at the end
-film/*.mp4       one per video, made from its overlays at the end
+video/*.mp4      one per video, made from its overlays at the end
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy as np
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.data.films import write_film
 from kmax.files import replacing
 from kmax.results.coco import category_table, encode_ids, instance_results, segments_info
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap
+from kmax.videos import write_video
 from kmax.visualization import draw_panoptic
 
-OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "film")
-"""What can be written, by name. A film is made of the overlays of a video, which it brings with it."""
+OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video")
+"""What can be written, by name. A video is made of the overlays of a video, and brings them with it."""
 
 _FILES = ("run.json", "records.jsonl", "panoptic.json", "instances.json", "segments.csv")
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
@@ -102,7 +102,7 @@ class ResultFolder:
             image: (H, W, 3) uint8 RGB.
             panoptic, semantic (labels, H×W), instances: the predictions; the last two where the outputs ask for them.
         """
-        if "overlay" in self.outputs or "film" in self.outputs:
+        if "overlay" in self.outputs or "video" in self.outputs:
             self._save(f"overlay/{key}.jpg", Image.fromarray(draw_panoptic(image, panoptic, self.categories)))
         if "panoptic" in self.outputs:
             ids = panoptic.segment_map.cpu().numpy()
@@ -131,18 +131,18 @@ class ResultFolder:
         makers = {"panoptic": self._panoptic_json, "instances": self._instances_json, "segments": self._segments_csv}
         return [make() for name, make in makers.items() if name in self.outputs]
 
-    def make_film(self, key: str, rate: Fraction) -> Path | None:
-        """Join the overlays of the video `key`, as many as there are, to `film/KEY.mp4`; None where there is none.
+    def make_video(self, key: str, rate: Fraction) -> Path | None:
+        """Join the overlays of the video `key`, as many as there are, to `video/KEY.mp4`; None where there is none.
 
         Args:
             rate: frames per second.
         """
         pictures = sorted((self.folder / "overlay" / key).glob("[!.]*.jpg"))
-        target = self.folder / "film" / f"{key}.mp4"
+        target = self.folder / "video" / f"{key}.mp4"
         if not pictures:
             return None
         with replacing(target) as path:
-            write_film((np.asarray(Image.open(picture)) for picture in pictures), rate, path)
+            write_video((np.asarray(Image.open(picture)) for picture in pictures), rate, path)
         return target
 
     def _save(self, name: str, image: Image.Image) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from kmax.batch_plan import batch_plan
-from kmax.cluster import slurm_resources
-from kmax.config import compose_config
+from kmax.config.compose import compose_config
+from kmax.strategy.batch_plan import batch_plan
+from kmax.strategy.slurm import slurm_resources
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = "runs/slurm"

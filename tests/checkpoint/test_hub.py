@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from kmax.build import module_from_checkpoint, read_checkpoint
 from kmax.checkpoint.hub import SharedModel
+from kmax.checkpoint.own import read_checkpoint
+from kmax.config.build import module_from_checkpoint
 from scripts import hub as script
 
 

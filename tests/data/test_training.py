@@ -9,21 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from kmax.data import ShapesDataset, UnreadableImageError
+from kmax.data import ShapesDataset
 from kmax.data.copy_paste import choose_segments
 from kmax.data.datamodule import PanopticDataModule
+from kmax.data.evaluation import EvaluationSet, StridedSampler, collate_evaluation
+from kmax.data.loader import DrawSampler, TrainingLoader
 from kmax.data.targets import make_target
-from kmax.data.training import (
-    Augmentation,
-    DrawSampler,
-    EvaluationSet,
-    StridedSampler,
-    TrainingLoader,
-    TrainingSet,
-    collate_evaluation,
-    collate_training,
-)
+from kmax.data.training import Augmentation, TrainingSet, collate_training
 from kmax.data.transforms import draw_window, jitter_color
+from kmax.images import UnreadableImageError
 from kmax.structures import Sample, Segment
 
 OPTIONS = Augmentation(size=(65, 97), scale=(0.5, 2.0), min_labelled_pixels=50)

@@ -16,13 +16,13 @@ from kmax.data.transforms import (
     _hue_saturation,
     draw_window,
     drop_hidden,
-    fit,
     jitter_color,
-    resize_and_pad,
     resize_image,
     resize_map,
     transform_sample,
 )
+from kmax.geometry import fit
+from kmax.images import resize_and_pad
 
 DATASET = ShapesDataset(20, seed=5)
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))

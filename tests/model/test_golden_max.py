@@ -11,7 +11,7 @@ from tensorflow_files import write_checkpoint
 import golden_tools
 from kmax.categories import load_categories
 from kmax.checkpoint.deeplab2 import from_deeplab2
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 
 STAGES = {"s": ("stage2", "stage3", "stage4", "stage5"), "l": ("stage1", "stage2", "stage3", "stage4", "stage5")}
 

@@ -11,7 +11,7 @@ from tensorflow_files import write_checkpoint
 import golden_tools
 from kmax.categories import load_categories
 from kmax.checkpoint.deeplab2 import class_order, from_deeplab2
-from kmax.checkpoint.files import read_entries
+from kmax.checkpoint.foreign import read_entries
 
 
 @pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
@@ -26,7 +26,7 @@ def test_every_output_equals_the_recorded_one(name: str, tmp_path: Path) -> None
     images = golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
     with torch.no_grad():
         prediction = model(torch.from_numpy(images).float()).predictions[-1]
-        semantic = model.semantic(model.backbone(torch.from_numpy(images).float()), align_corners=True)
+        semantic = model.semantic(model.backbone(torch.from_numpy(images).float()), aligned=True)
     theirs = prediction.class_logits[..., class_order(is_thing)]
     golden_tools.compare(theirs, golden, "transformer_class_logits", 1e-4)
     golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)

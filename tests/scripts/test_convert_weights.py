@@ -15,15 +15,22 @@ from tensorflow_files import write_checkpoint
 import golden_tools
 import trees
 from conftest import run_python
-from kmax.build import initialize_from, module_from_checkpoint, module_from_config, read_checkpoint
 from kmax.callbacks import checkpoint_to_resume
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
+from kmax.checkpoint.own import read_checkpoint
 from kmax.checkpoint.recognize import recognize
-from kmax.config import build_datamodule, build_trainer, compose_config, resolve
+from kmax.config.build import (
+    build_datamodule,
+    build_trainer,
+    initialize_from,
+    module_from_checkpoint,
+    module_from_config,
+)
+from kmax.config.compose import compose_config, resolve
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
-from kmax.predictor import Predictor
+from kmax.predict.predictor import Predictor
 from scripts import convert_weights as script
 
 

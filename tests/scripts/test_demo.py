@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmax.config import compose_config
+from kmax.config.compose import compose_config
 from kmax.data import ShapesDataset
-from kmax.predictor import Predictor
+from kmax.predict.predictor import Predictor
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 from scripts.demo import Demo, example_images, start_demo

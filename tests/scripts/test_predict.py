@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from conftest import ROOT, run_python
-from kmax.config import compose_config
+from kmax.config.compose import compose_config
 from kmax.data import ShapesDataset, sources
-from kmax.data.films import write_film
+from kmax.videos import write_video
 from scripts.predict import INTERRUPTED, UNREADABLE, predict
 
 LOW = [f"inference.{n}" for n in ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")]
@@ -81,16 +81,16 @@ def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
         call(tiny_checkpoint, photos, out, "inference.overlap=0.5")
 
 
-def test_a_video_becomes_a_film_of_its_overlays(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="PyAV is not installed")
     video, out = tmp_path / "clip.avi", tmp_path / "out"
     frames = [np.full((49, 64, 3), 30 * n, np.uint8) for n in range(6)]
-    write_film(frames, Fraction(5), video)
+    write_video(frames, Fraction(5), video)
     assert call(tiny_checkpoint, video, out, "limit=4") == 0
     assert call(tiny_checkpoint, video, out) == 0
-    with av.open(str(out / "film/clip.mp4")) as film:
-        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
-        assert film.streams.video[0].average_rate == 5
+    with av.open(str(out / "video/clip.mp4")) as joined:
+        shown = [frame.to_ndarray(format="rgb24") for frame in joined.decode(video=0)]
+        assert joined.streams.video[0].average_rate == 5
     assert len(shown) == 6
     for number, frame in enumerate(shown):
         overlay = np.asarray(Image.open(out / f"overlay/clip/{number:06d}.jpg"))[:48]

@@ -18,7 +18,7 @@ from slurm.cluster import Cluster, wait_for
 from wandb_files import read_run
 
 from conftest import ROOT, run_python
-from kmax.sweeps import read_runs
+from kmax.results.sweeps import read_runs
 from small_run import SMALL_MODEL
 
 STEPS = 20

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.data.places import Places
+from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
@@ -34,7 +34,7 @@ class Finding:
 
 
 def check_split(
-    places: Places, categories: Categories, remedy: str, expected: int | None = None, workers: int = 0
+    files: SplitFiles, categories: Categories, remedy: str, expected: int | None = None, workers: int = 0
 ) -> list[Finding]:
     """All findings about one split.
 
@@ -42,16 +42,16 @@ def check_split(
         remedy: what makes the PNG files and the JSON anew.
         expected: how many images the official release has; None: any number.
     """
-    content, findings = _read(places.annotation_file, remedy)
+    content, findings = _read(files.annotation_file, remedy)
     if content is None:
         return findings
-    pairs, more = _pairs(content, places.annotation_file, remedy)
+    pairs, more = _pairs(content, files.annotation_file, remedy)
     findings += more
     if expected is not None and len(content["images"]) != expected:
         problem = f"{len(content['images'])} images, but the official release has {expected}"
-        findings.append(Finding(str(places.annotation_file), problem, SUBSET))
-    task = _CheckImage(places, frozenset(categories.ids), remedy)
-    for found in parallel(task, pairs, f"check {places.annotation_file.stem}", workers):
+        findings.append(Finding(str(files.annotation_file), problem, SUBSET))
+    task = _CheckImage(files, frozenset(categories.ids), remedy)
+    for found in parallel(task, pairs, f"check {files.annotation_file.stem}", workers):
         findings += found
     return findings
 
@@ -93,7 +93,7 @@ def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple
 
 @dataclass(frozen=True)
 class _CheckImage:
-    places: Places
+    files: SplitFiles
     category_ids: frozenset[int]
     remedy: str
 
@@ -102,17 +102,17 @@ class _CheckImage:
         return [*self._files(image, annotation), *self._table(annotation)]
 
     def _files(self, image: dict, annotation: dict) -> Iterator[Finding]:
-        name = self.places.image_name(image["id"], image["file_name"])
-        picture = self._open(self.places.images, name)
-        png = self._open(self.places.maps, annotation["file_name"])
-        where = self.places.maps.where(annotation["file_name"])
+        name = self.files.image_name(image["id"], image["file_name"])
+        picture = self._open(self.files.images, name)
+        png = self._open(self.files.maps, annotation["file_name"])
+        where = self.files.maps.where(annotation["file_name"])
         for opened, remedy in ((picture, "download or unpack it again"), (png, self._again(where))):
             if isinstance(opened, Finding):
                 yield Finding(opened.file, opened.problem, remedy)
         size = (image.get("width"), image.get("height"))
         if isinstance(picture, np.ndarray) and None not in size and picture.shape[1::-1] != size:
             problem = f"is {_by(picture.shape[1::-1])} but the JSON says {_by(size)}"
-            yield Finding(self.places.images.where(name), problem, "get image and JSON from one release")
+            yield Finding(self.files.images.where(name), problem, "get image and JSON from one release")
         if isinstance(png, np.ndarray):
             if isinstance(picture, np.ndarray) and picture.shape[:2] != png.shape[:2]:
                 problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(picture.shape[1::-1])}"
@@ -125,7 +125,7 @@ class _CheckImage:
         in_png.pop(0, None)
         in_json = {segment["id"]: segment.get("area") for segment in annotation["segments_info"]}
         in_json.pop(0, None)
-        json_file = str(self.places.annotation_file)
+        json_file = str(self.files.annotation_file)
         for id_ in in_png.keys() - in_json.keys():
             yield Finding(where, f"segment {id_} is not in {json_file}", self._again(where))
         for id_ in in_json.keys() - in_png.keys():
@@ -138,7 +138,7 @@ class _CheckImage:
             yield Finding(where, "has no segment", "nothing to do: training draws another image", is_note=True)
 
     def _table(self, annotation: dict) -> Iterator[Finding]:
-        name, json_file = annotation["file_name"], str(self.places.annotation_file)
+        name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:
                 problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabelled"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmax.categories import Categories, load_categories
-from kmax.data import places
-from kmax.data.places import Places
+from kmax.data import layouts
+from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.check import Finding, check_split
 from kmax.data.prepare.panoptic import CITYSCAPES_ANNOTATIONS, ADE20KSource, CityscapesSource, convert_split
 from kmax.data.prepare.segments import facts
@@ -42,13 +42,13 @@ def _coco(options: Options, categories: Categories) -> None:
     for split in options.splits:
         if not (folder / f"panoptic_{split}2017.json").is_file() and (options.root / COCO_ANNOTATIONS).is_file():
             unpack(Archive(options.root / COCO_ANNOTATIONS, ("annotations",)), folder, COCO_ANNOTATIONS)
-        place = places.coco(options.root, split)
+        files = layouts.coco(options.root, split)
         if options.unpack:
-            unpack(place.images, options.root / f"{split}2017", f"{split} images", options.workers)
-            unpack(place.maps, folder / f"panoptic_{split}2017", f"{split} annotations", options.workers)
+            unpack(files.images, options.root / f"{split}2017", f"{split} images", options.workers)
+            unpack(files.maps, folder / f"panoptic_{split}2017", f"{split} annotations", options.workers)
         if options.semantic:
-            annotations = json.loads(place.annotation_file.read_bytes())["annotations"]
-            write_semantic(place, annotations, categories, folder / f"semantic_{split}2017", options.workers)
+            annotations = json.loads(files.annotation_file.read_bytes())["annotations"]
+            write_semantic(files, annotations, categories, folder / f"semantic_{split}2017", options.workers)
 
 
 def _cityscapes(options: Options, categories: Categories) -> None:
@@ -56,7 +56,7 @@ def _cityscapes(options: Options, categories: Categories) -> None:
         source = CityscapesSource.find(options.root, split, categories)
         folder = options.root / "gtFine" / f"cityscapes_panoptic_{split}"
         convert_split(source, folder, f"Cityscapes {split}", options.workers)
-        images = find_folder(options.root, f"leftImg8bit/{split}", (places.CITYSCAPES_IMAGES,))
+        images = find_folder(options.root, f"leftImg8bit/{split}", (layouts.CITYSCAPES_IMAGES,))
         if options.unpack:
             unpack(images, options.root / "leftImg8bit" / split, f"{split} images", options.workers)
 
@@ -66,16 +66,16 @@ def _ade20k(options: Options, categories: Categories) -> None:
         source = ADE20KSource.find(options.root, split, categories)
         convert_split(source, options.root / f"ade20k_panoptic_{split}", f"ADE20K {split}", options.workers)
         if options.unpack:
-            target = options.root / "images" / places.ADE20K_FOLDERS[split]
+            target = options.root / "images" / layouts.ADE20K_FOLDERS[split]
             unpack(source.images, target, f"{split} images", options.workers)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`prepare` makes what is missing; `places` are where the result lies; `downloads` are linked from `--source`."""
+    """`prepare` makes what is missing; `files` are where the result lies; `downloads` are linked from `--source`."""
 
     prepare: Callable[[Options, Categories], None]
-    places: Callable[[Path, str], Places]
+    files: Callable[[Path, str], SplitFiles]
     downloads: tuple[str, ...]
 
 
@@ -91,18 +91,18 @@ ADE20K_DOWNLOADS = [
 RECIPES = {
     "coco": Recipe(
         _coco,
-        places.coco,
+        layouts.coco,
         (COCO_ANNOTATIONS, *COCO_SPLITS),
     ),
     "cityscapes": Recipe(
         _cityscapes,
-        places.cityscapes,
-        ("leftImg8bit", places.CITYSCAPES_IMAGES, "gtFine/train", "gtFine/val", CITYSCAPES_ANNOTATIONS),
+        layouts.cityscapes,
+        ("leftImg8bit", layouts.CITYSCAPES_IMAGES, "gtFine/train", "gtFine/val", CITYSCAPES_ANNOTATIONS),
     ),
     "ade20k": Recipe(
         _ade20k,
-        places.ade20k,
-        ("ADEChallengeData2016", places.ADE20K_IMAGES[0], *ADE20K_DOWNLOADS),
+        layouts.ade20k,
+        ("ADEChallengeData2016", layouts.ADE20K_IMAGES[0], *ADE20K_DOWNLOADS),
     ),
 }
 
@@ -138,12 +138,12 @@ def check(dataset: str, options: Options) -> list[Finding]:
     findings: list[Finding] = []
     for split in options.splits:
         try:
-            place = RECIPES[dataset].places(options.root, split)
+            files = RECIPES[dataset].files(options.root, split)
         except (FileNotFoundError, ValueError) as error:
             findings.append(Finding(str(options.root), str(error).rstrip("."), remedy))
             continue
         expected = None if options.subset else facts(dataset)["images"][split]
-        findings += check_split(place, load_categories(dataset), remedy, expected, options.workers)
+        findings += check_split(files, load_categories(dataset), remedy, expected, options.workers)
     return findings
 
 

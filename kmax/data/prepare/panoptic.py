@@ -11,17 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from kmax.categories import Categories
-from kmax.data.files import write_bytes, write_json
-from kmax.data.places import ADE20K_FOLDERS, ADE20K_IMAGES
+from kmax.data.layouts import ADE20K_FOLDERS, ADE20K_IMAGES
 from kmax.data.prepare.pool import Journal, parallel
-from kmax.data.prepare.segments import (
-    ade20k_segments,
-    cityscapes_segments,
-    decode_array,
-    encode_ids,
-    segments_info,
-)
+from kmax.data.prepare.segments import ade20k_segments, cityscapes_segments, decode_array, encode_ids, segments_info
 from kmax.data.storage import Folder, find_folder
+from kmax.files import write_bytes, write_json
 
 CITYSCAPES_ANNOTATIONS = "gtFine_trainvaltest.zip"
 INSTANCE_SUFFIX = "_gtFine_instanceIds.png"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kmax.data.files import explained, write_atomically
+from kmax.files import explained, write_atomically
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from kmax.categories import Categories
-from kmax.data.files import write_bytes
-from kmax.data.places import Places
+from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
 from kmax.data.prepare.segments import decode_array, encode_png
+from kmax.files import write_bytes
 
 SEMANTIC_VOID = 255
 
 
 @dataclass(frozen=True)
 class _Flatten:
-    places: Places
+    files: SplitFiles
     categories: Categories
     folder: Path
 
     def __call__(self, annotation: dict[str, Any]) -> None:
-        where = self.places.maps.where(annotation["file_name"])
-        rgb = decode_array(self.places.maps.read(annotation["file_name"]), where)
+        where = self.files.maps.where(annotation["file_name"])
+        rgb = decode_array(self.files.maps.read(annotation["file_name"]), where)
         ids = rgb.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
         label_of = {s["id"]: self.categories.label_of[s["category_id"]] for s in annotation["segments_info"]}
         values, position = np.unique(ids, return_inverse=True)
@@ -34,7 +34,7 @@ class _Flatten:
 
 
 def write_semantic(
-    places: Places, annotations: list[dict[str, Any]], categories: Categories, folder: Path, workers: int
+    files: SplitFiles, annotations: list[dict[str, Any]], categories: Categories, folder: Path, workers: int
 ) -> int:
     """A PNG per image with the label 0 … K−1 of every pixel, crowd included, and 255 where there is no segment.
 
@@ -45,6 +45,6 @@ def write_semantic(
         KeyError: a category that `categories` lacks: check the tree first.
     """
     todo = [annotation for annotation in annotations if not (folder / annotation["file_name"]).is_file()]
-    for _ in parallel(_Flatten(places, categories, folder), todo, folder.name, workers):
+    for _ in parallel(_Flatten(files, categories, folder), todo, folder.name, workers):
         pass
     return len(todo)

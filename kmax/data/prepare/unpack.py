@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmax.data.files import write_bytes
 from kmax.data.prepare.pool import parallel
 from kmax.data.storage import Archive, Folder
+from kmax.files import write_bytes
 
 
 @dataclass(frozen=True)

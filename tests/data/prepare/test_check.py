@@ -14,7 +14,7 @@ from PIL import Image
 
 import trees
 from kmax.categories import load_categories
-from kmax.data.places import at
+from kmax.data.layouts import files_at
 from kmax.data.prepare import Options, check, prepare, run
 from kmax.data.prepare.check import Finding, check_split
 
@@ -26,7 +26,7 @@ Damage = Callable[[Path, dict[str, Any]], None]
 def look(root: Path) -> list[Finding]:
     folder = root / "annotations/panoptic_train"
     categories = load_categories(str(root / "classes.json"))
-    return check_split(at(root / "train", folder, folder.with_suffix(".json")), categories, "make it again", 4)
+    return check_split(files_at(root / "train", folder, folder.with_suffix(".json")), categories, "make it again", 4)
 
 
 @pytest.fixture

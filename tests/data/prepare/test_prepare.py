@@ -15,9 +15,9 @@ from PIL import Image
 
 import trees
 from kmax.data import ADE20KPanoptic, CityscapesPanoptic, CocoPanoptic
-from kmax.data.files import write_bytes
 from kmax.data.prepare import Options, check, parse, prepare, run
 from kmax.data.prepare.panoptic import _Conversion
+from kmax.files import write_bytes
 
 DATASETS = {"cityscapes": CityscapesPanoptic, "ade20k": ADE20KPanoptic}
 

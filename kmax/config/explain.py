@@ -1,0 +1,45 @@
+"""A user's mistake ends in one sentence, not in a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from kmax.config.compose import in_sweep
+from kmax.strategy.slurm import check_multirun
+
+
+class JobError(Exception):
+    """A job of a sweep that failed for a reason that its message gives; the other jobs go on."""
+
+
+def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
+    """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
+
+    `HYDRA_FULL_ERROR=1` shows the traceback all the same. In a sweep the mistake of one job is a `JobError`, which
+    Hydra collects; a sweep that no launcher can run is refused as a whole.
+    """
+    sweep = in_sweep()
+    try:
+        if sweep:
+            check_multirun(config.strategy, HydraConfig.get().launcher["_target_"].rpartition(".")[2])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    try:
+        return function(config)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        # An error from a DataLoader worker carries that worker's traceback; its last line is the sentence.
+        sentence = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        for prefix in ("ValueError: ", "FileNotFoundError: "):
+            sentence = sentence.removeprefix(prefix)
+        print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+        if sweep:
+            raise JobError(sentence) from None
+        sys.exit(1)

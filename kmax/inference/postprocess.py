@@ -1,0 +1,197 @@
+"""From the logits of one image to a panoptic map, a semantic map or instances (paper: §4.1 and appendix).
+
+No full-size map per query is ever stored. Both bilinear resizes, to the padded size and on to the original size, are
+linear and separable, so they are composed once into a few taps per axis; then strips of rows are resized and
+softmaxed, and only the claims p > `pixel_threshold` survive: at 0.4 at most two per pixel.
+
+Letters: N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 result, T taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kmax.geometry import Sizes
+from kmax.inference.options import COCO, Thresholds
+from kmax.inference.resample import probabilities
+from kmax.numerics import at_least_float32
+from kmax.structures import Instances, PanopticMap, Segment
+
+
+class _Claims(NamedTuple):
+    """Who claims a pixel with p > threshold: `planes` (k, H0·W0) int16 hold the queries, N = nobody; `size` is
+    (H0, W0). Per query its pixels `area` (N,) int64 and their mean p, `confidence` (N,) float64."""
+
+    planes: Tensor
+    size: tuple[int, int]
+    area: Tensor
+    confidence: Tensor
+
+
+@torch.no_grad()
+def panoptic(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds = COCO,
+    sizes: Sizes | None = None,
+) -> PanopticMap:
+    """Panoptic segmentation of one image.
+
+    Args:
+        class_logits: (N, K+1), void last.
+        mask_logits: (N, h, w).
+        is_thing: for each of the K classes.
+        thresholds: which queries and pixels count.
+        sizes: resize to `sizes.original`; without them the result has size h×w.
+
+    Returns:
+        A map (H0, W0) on the device of the logits; its segments are numbered from 1 by descending score.
+
+    Raises:
+        ValueError: shapes that don't belong together.
+    """
+    _check(class_logits, mask_logits, is_thing)
+    claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
+    probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
+    patch_of, claimants, patch_area = _patches(claims.planes, len(mask_logits))
+    queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
+    owner, segments = _merge(
+        queries.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
+    )
+    segment_map = torch.as_tensor(owner, device=mask_logits.device)[patch_of]
+    return PanopticMap(segment_map.reshape(claims.size), segments)
+
+
+@torch.no_grad()
+def semantic(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Tensor:
+    """The class (H0, W0) int64 with the highest score at each pixel; the arguments are those of `panoptic`."""
+    return torch.cat([scores.argmax(-1) for scores in semantic_scores(class_logits, mask_logits, sizes)])
+
+
+@torch.no_grad()
+def semantic_scores(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Iterator[Tensor]:
+    """Σ_n π_n·p_n in strips of rows, from top to bottom, each (rows, W0, K)."""
+    _check(class_logits, mask_logits)
+    classes = at_least_float32(class_logits).softmax(-1)[:, :-1]
+    for strip in probabilities(mask_logits, sizes):
+        with torch.autocast(strip.device.type, enabled=False):
+            yield strip @ classes.to(strip.dtype)
+
+
+@torch.no_grad()
+def instances(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds = COCO,
+    sizes: Sizes | None = None,
+    top: int = 100,
+) -> Instances:
+    """Instance segmentation of one image: the things among the `top` best (query, class) pairs.
+
+    A score is the class probability × the mean mask probability inside the mask; an empty mask scores 0. The other
+    arguments are those of `panoptic`.
+    """
+    _check(class_logits, mask_logits, is_thing)
+    classes = at_least_float32(class_logits).softmax(-1)[:, :-1]
+    best, pair = classes.flatten().topk(min(top, classes.numel()))
+    query, label = pair // classes.shape[1], pair % classes.shape[1]
+    thing = torch.tensor(is_thing, device=label.device)[label]
+    best, query, label = best[thing], query[thing], label[thing]
+    claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
+    scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
+    masks = torch.empty(len(order), claims.planes.shape[1], dtype=torch.bool, device=order.device)
+    for row, number in zip(masks, query[order], strict=True):
+        torch.any(claims.planes == number, 0, out=row)
+    return Instances(masks.unflatten(1, claims.size), label[order], scores)
+
+
+def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] | None = None) -> None:
+    shapes = f"class_logits {tuple(class_logits.shape)} and mask_logits {tuple(mask_logits.shape)}"
+    if class_logits.ndim != 2 or mask_logits.ndim != 3 or len(class_logits) != len(mask_logits):
+        raise ValueError(f"Post-processing takes the logits (N, K+1) and (N, h, w) of one image, not {shapes}.")
+    if is_thing is not None and class_logits.shape[1] != len(is_thing) + 1:
+        raise ValueError(f"{len(is_thing)} categories do not fit {shapes}: use those that the model was trained with.")
+
+
+def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Claims:
+    """Walk through the strips and keep what exceeds the threshold."""
+    num_queries, device = len(mask_logits), mask_logits.device
+    height, width = sizes.original if sizes else mask_logits.shape[1:]
+    # More than 1/threshold queries cannot exceed it, but for rounding. Allocated before the strips come and go, the
+    # planes don't break the memory that strips leave into pieces.
+    depth = min(num_queries, int(1 / threshold + 1e-3)) if threshold > 0 else num_queries
+    planes = torch.full((depth, height * width), num_queries, dtype=torch.int16, device=device)
+    area = torch.zeros(num_queries, dtype=torch.int64, device=device)
+    total = torch.zeros(num_queries, dtype=torch.float64, device=device)
+    start = 0
+    for strip in probabilities(mask_logits, sizes):
+        strip = strip.flatten(0, 1)
+        pixel, query = (strip > threshold).nonzero(as_tuple=True)  # ordered by pixel
+        claimants = torch.bincount(pixel, minlength=len(strip))
+        rank = torch.arange(len(pixel), device=device) - (claimants.cumsum(0) - claimants)[pixel]
+        planes[rank, start + pixel] = query.to(torch.int16)
+        area += torch.bincount(query, minlength=num_queries)
+        total.index_add_(0, query, strip[pixel, query].double())
+        start += len(strip)
+    return _Claims(planes, (height, width), area, total / area.clamp(min=1))
+
+
+def _patches(planes: Tensor, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Patches of pixels with the same claimants: the patch (H0·W0,) of each pixel; claimants (U, k); areas (U,)."""
+    patch = torch.zeros_like(planes[0], dtype=torch.int64)
+    claimants, area = patch.new_zeros(1, 0), patch.new_tensor([len(patch)])
+    for plane in planes:
+        limit = len(area) * (num_queries + 1)
+        keys, patch, area = _number(patch.mul_(num_queries + 1).add_(plane), limit)
+        before, query = keys // (num_queries + 1), keys % (num_queries + 1)
+        claimants = torch.cat([claimants[before], query[:, None]], 1)
+    return patch, claimants, area
+
+
+def _number(keys: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`torch.unique` with inverse and counts, by counting where keys < `limit` leave few possibilities."""
+    if limit > 2**22:
+        unique, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+        return unique, inverse, counts
+    counts = torch.bincount(keys, minlength=limit)
+    unique = counts.nonzero()[:, 0]
+    number = torch.zeros_like(counts).index_copy_(0, unique, torch.arange(len(unique), device=keys.device))
+    return unique, number[keys], counts[unique]
+
+
+def _merge(
+    queries: np.ndarray,
+    claimants: np.ndarray,
+    patch_area: np.ndarray,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds,
+) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    """Give the patches to the queries (class probability, label, area, confidence: 4, N), by descending score.
+
+    Returns the segment id of each patch, (U,) int32 with 0 = void, and the segments.
+    """
+    probability, label, area, confidence = queries
+    owner = np.zeros(len(claimants), dtype=np.int32)
+    scores = probability**thresholds.alpha * confidence**thresholds.beta
+    segments: list[Segment] = []
+    stuff: dict[int, int] = {}
+    for query in np.argsort(-scores, kind="stable"):
+        kind = int(label[query])
+        thing = is_thing[kind]
+        if not probability[query] > (thresholds.thing_threshold if thing else thresholds.stuff_threshold):
+            continue
+        free = (claimants == query).any(1) & (owner == 0)
+        if not patch_area[free].sum() > thresholds.overlap * area[query]:
+            continue
+        segment_id = len(segments) + 1 if thing else stuff.setdefault(kind, len(segments) + 1)
+        owner[free] = segment_id
+        if segment_id > len(segments):
+            segments.append(Segment(segment_id, kind, score=float(scores[query])))
+    return owner, tuple(segments)

@@ -1,0 +1,115 @@
+"""Resampling of logit maps: from the network's cells to the pixels of the original image, or to another pass's cells.
+
+Letters: N queries, h×w mask logits, H0×W0 result, T taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kmax.geometry import Sizes, align_corners
+from kmax.numerics import at_least_float32
+
+_STRIP_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}  # of the caches; of a small part of the memory
+
+
+def probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
+    """Softmax over queries of the resized mask logits, in strips of rows (rows, W0, N)."""
+    pixels = at_least_float32(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
+    rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
+    budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
+    step = max(1, budget // (len(columns.first) * pixels.shape[2]))
+    for strip in zip(*(taps.split(step) for taps in rows), strict=True):
+        yield _resample(_resample(pixels, 0, _Taps(*strip)), 1, columns).softmax(-1)
+
+
+class _Taps(NamedTuple):
+    """Linear resampling along an axis: output o is Σ_t `weights`[o, t] · input[`first`[o] + t]."""
+
+    first: Tensor
+    weights: Tensor
+
+
+def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
+    """From `length` cells to the padded size, cut to the content, to the original size, all in one.
+
+    As in the model, corners are aligned for odd widths (32k+1), where cells sit on pixels 0, s, 2s, …
+    """
+    if sizes is None:
+        return _Taps(torch.arange(length), torch.ones(length, 1, dtype=torch.float64))
+    padded, content, original = sizes.padded[axis], sizes.content[axis], sizes.original[axis]
+    aligned = align_corners(sizes.padded[1])
+    index, weight = _bilinear(length, padded, aligned)
+    if content != padded or content != original:
+        second, second_weight = _bilinear(content, original, aligned)
+        index = index[second].flatten(1)
+        weight = (second_weight[..., None] * weight[second]).flatten(1)
+    first = index.amin(1)
+    offset = index - first[:, None]
+    taps = torch.zeros(len(first), int(offset.max()) + 1, dtype=weight.dtype).scatter_add_(1, offset, weight)
+    return _Taps(first, taps)
+
+
+def _resample(values: Tensor, axis: int, taps: _Taps) -> Tensor:
+    """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
+    first = taps.first.to(values.device)
+    weights = taps.weights.to(values)[:, None, None] if axis == 0 else taps.weights.to(values)[:, None]
+    result = values.index_select(axis, first).mul_(weights[..., 0])
+    for tap in range(1, taps.weights.shape[1]):
+        index = (first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
+        result.addcmul_(values.index_select(axis, index), weights[..., tap])
+    return result
+
+
+def _bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:
+    """Indices and weights, each (target, 2), of linear interpolation from `length` to `target` cells."""
+    position = torch.arange(target, dtype=torch.float64)
+    if aligned:
+        position = position * ((length - 1) / max(target - 1, 1))
+    else:
+        position = ((position + 0.5) * (length / target) - 0.5).clamp(min=0)
+    low = position.long().clamp(max=length - 1)
+    fraction = position - low
+    return torch.stack([low, (low + 1).clamp(max=length - 1)], 1), torch.stack([1 - fraction, fraction], 1)
+
+
+def into_frame(other: Tensor, other_sizes: Sizes, sizes: Sizes, cells: tuple[int, int], mirrored: bool) -> Tensor:
+    """Mask logits (N, h, w) of a pass, resampled at the `cells` of another pass with other `sizes`."""
+    logits = at_least_float32(other)
+    aligned = align_corners(sizes.padded[1])
+    for axis in (0, 1):
+        position = _positions(axis, sizes, cells[axis], other_sizes, logits.shape[axis + 1], mirrored, aligned)
+        low = position.floor().long().clamp(max=logits.shape[axis + 1] - 1)
+        high = (low + 1).clamp(max=logits.shape[axis + 1] - 1)
+        shape = (-1, 1) if axis == 0 else (-1,)
+        weight = (position - low).to(logits).view(shape)
+        low, high = low.to(logits.device), high.to(logits.device)
+        logits = torch.lerp(logits.index_select(axis + 1, low), logits.index_select(axis + 1, high), weight)
+    return logits
+
+
+def _positions(
+    axis: int, sizes: Sizes, cells: int, other: Sizes, other_cells: int, mirrored: bool, aligned: bool
+) -> Tensor:
+    """Where the `cells` of one pass lie in the cells of another, along an axis; beyond the content at its end.
+
+    With aligned corners the first and the last cell sit on the first and the last pixel, otherwise a cell is as many
+    pixels wide as the stride. Content corresponds to content in the same manner.
+    """
+    index = torch.arange(cells, dtype=torch.float64)
+    shift = 0.0 if aligned else 0.5
+    less = 1 if aligned else 0
+
+    def stride(padded: int, count: int) -> float:
+        return (padded - less) / max(count - less, 1)
+
+    pixel = (index + shift) * stride(sizes.padded[axis], cells)
+    part = (pixel / max(sizes.content[axis] - less, 1)).clamp(max=1)
+    if mirrored and axis == 1:
+        part = 1 - part
+    position = part * (other.content[axis] - less) / stride(other.padded[axis], other_cells) - shift
+    return position.clamp(min=0, max=other_cells - 1)

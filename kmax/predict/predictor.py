@@ -1,0 +1,291 @@
+"""From a checkpoint and images to panoptic maps, semantic maps and instances.
+
+Letters: H×W padded input, H0×W0 image as given, N queries, K classes without void, h×w mask logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kmax.categories import Categories
+from kmax.config.build import module_from_checkpoint
+from kmax.geometry import Sizes
+from kmax.images import open_image, resize_and_pad, to_rgb
+from kmax.inference.options import InferenceOptions, Thresholds
+from kmax.inference.passes import predict
+from kmax.inference.postprocess import instances, panoptic, semantic
+from kmax.inference.preprocess import normalize
+from kmax.model.kmax_deeplab import COARSE_STRIDES
+from kmax.module import KMaXModule
+from kmax.structures import Instances, PanopticMap, Prediction
+
+RESULTS = ("panoptic", "semantic", "instances")
+"""What can be asked of a `Predictor`."""
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    float: ((int, float), "a number"),
+    bool: (bool, "true or false"),
+    tuple: ((list, tuple), "a list of numbers"),
+}
+
+
+@dataclass(frozen=True)
+class RawPrediction:
+    """What the network says of one image, from which results follow at any thresholds.
+
+    `stages` are the predictions from coarse to final (the final one alone unless all were asked for), without batch:
+    class logits (N, K+1), mask logits (N, h, w), pixel feature (D, h, w; empty where passes were averaged), padding
+    included. `sizes` tells what is padding and how large the image was.
+    """
+
+    stages: tuple[Prediction, ...]
+    sizes: Sizes
+
+    @property
+    def content(self) -> tuple[Prediction, ...]:
+        """The stages without padding."""
+        found = []
+        for stage in self.stages:
+            rows, columns = (
+                max(1, min(cells, round(content / padded * cells)))
+                for cells, content, padded in zip(
+                    stage.mask_logits.shape[1:], self.sizes.content, self.sizes.padded, strict=True
+                )
+            )
+            masks, feature = (t[:, :rows, :columns] for t in (stage.mask_logits, stage.pixel_feature))
+            found.append(Prediction(stage.class_logits, masks, feature))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Results of one image, on the CPU and in its own size; None for what was not asked for.
+
+    `semantic` (H0, W0) int64 holds labels 0 … K−1. `raw` is kept where all stages were asked for.
+    """
+
+    panoptic: PanopticMap | None = None
+    semantic: Tensor | None = None
+    instances: Instances | None = None
+    raw: RawPrediction | None = None
+
+
+class Predictor:
+    """Segmentation of images with a trained model.
+
+    Args:
+        module: a trained module.
+        size: (H, W) that an image is fitted into and padded to.
+        device: where the model runs.
+        thresholds: of post-processing, and test-time options if they are `InferenceOptions`, unless a call says
+            otherwise;
+            default: those of the module.
+    """
+
+    def __init__(
+        self,
+        module: KMaXModule,
+        size: tuple[int, int],
+        device: str | torch.device = "cpu",
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        self.module = module.to(device).eval()
+        self.size = size
+        self.thresholds: Thresholds = thresholds or module.thresholds
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
+
+        Args:
+            size: (H, W) of the input, default the one of the checkpoint's dataset.
+            thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
+                over
+                those of the checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
+        """
+        chosen = _device(device)
+        module = module_from_checkpoint(path)
+        height, width = size or module.config["dataset"]["size"]
+        if min(height, width) < 32:
+            raise ValueError(f"The input size {height}×{width} is too small: give at least 32×32.")
+        return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds))
+
+    @property
+    def categories(self) -> Categories:
+        """The classes of the model."""
+        return self.module.categories
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What the predictions of all layers may be called, coarse to final, with their strides."""
+        levels = self.module.model.transformer_decoder.level
+        layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
+        return (*layers, "final")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return next(self.module.parameters()).device
+
+    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
+        """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
+
+        Args:
+            thresholds: for this call; a mapping changes some and leaves the others as they are.
+
+        Returns:
+            A map of the image's own size, on the CPU.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file; not such an image.
+        """
+        result = self.batch([image], thresholds=thresholds)[0].panoptic
+        assert result is not None, "a panoptic map was asked for"
+        return result
+
+    def batch(
+        self,
+        images: Sequence[Any],
+        results: Sequence[str] = ("panoptic",),
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        all_stages: bool = False,
+        top: int = 100,
+    ) -> list[Result]:
+        """Segment several images of any sizes in one pass of the network.
+
+        Args:
+            images, thresholds: as for a call.
+            results: some of `RESULTS`.
+            all_stages: also keep the predictions of all layers, for `kmax.visualization.draw_cluster_viewer`.
+            top: the number of (query, class) pairs that instances are made of.
+
+        Raises:
+            FileNotFoundError, ValueError: as for a call; an unknown result or threshold.
+        """
+        chosen = _merge(self.thresholds, thresholds)
+        return [self.finish(raw, results, chosen, all_stages, top) for raw in self.raw(images, all_stages, chosen)]
+
+    @torch.inference_mode()
+    def raw(
+        self, images: Sequence[Any], all_stages: bool = False, thresholds: Thresholds | Mapping[str, Any] | None = None
+    ) -> list[RawPrediction]:
+        """Run the network alone; `finish` makes results of what it says, as often as you like.
+
+        With test-time options images go through the network one by one.
+
+        Raises:
+            ValueError: test-time options with `all_stages`.
+        """
+        if not images:
+            return []
+        arrays = [_as_array(image) for image in images]
+        options = _merge(self.thresholds, thresholds)
+        if isinstance(options, InferenceOptions) and not options.plain:
+            if all_stages:
+                raise ValueError("The predictions of all layers come from one plain pass: leave flip, scales and pad.")
+            return [self._averaged(array, options) for array in arrays]
+        padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
+        pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
+        batch = normalize(pixels, torch.as_tensor(np.stack(valid)).to(self.device))
+        predictions = self.module.model(batch, coarse=all_stages).predictions
+        return [
+            RawPrediction(
+                tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
+                Sizes.fit(self.size, array.shape[:2]),
+            )
+            for i, array in enumerate(arrays)
+        ]
+
+    def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
+        classes, masks, sizes = predict(self.module.model, image, self.size, options, self.device)
+        return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
+
+    def finish(
+        self,
+        raw: RawPrediction,
+        results: Sequence[str] = ("panoptic",),
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        keep_raw: bool = False,
+        top: int = 100,
+    ) -> Result:
+        """The results that follow from what the network said; the arguments are those of `batch`.
+
+        Raises:
+            ValueError: an unknown result or threshold.
+        """
+        unknown = sorted(set(results) - set(RESULTS))
+        if unknown:
+            raise ValueError(f"A predictor knows no result {', '.join(unknown)}: choose of {', '.join(RESULTS)}.")
+        chosen, things = _merge(self.thresholds, thresholds), self.categories.is_thing
+        classes, masks = raw.stages[-1].class_logits, raw.stages[-1].mask_logits
+        found: dict[str, Any] = {}
+        if "panoptic" in results:
+            made = panoptic(classes, masks, things, chosen, raw.sizes)
+            found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
+        if "semantic" in results:
+            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+        if "instances" in results:
+            one = instances(classes, masks, things, chosen, raw.sizes, top)
+            found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())
+        return Result(**found, raw=raw if keep_raw else None)
+
+
+def _merge(base: Thresholds, over: Thresholds | Mapping[str, Any] | None) -> Thresholds:
+    """Thresholds and test-time options with some of them changed.
+
+    Raises:
+        ValueError: a name or value that `InferenceOptions` does not know.
+    """
+    if over is None or isinstance(over, Thresholds):
+        return over or base
+    known = {field.name: field.default for field in fields(InferenceOptions)}
+    for name, value in over.items():
+        if name not in known:
+            raise ValueError(f"There is no threshold {name}: known are {', '.join(known)}.")
+        kind, wanted = _KINDS[type(known[name])]
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise ValueError(f"The inference option {name}={value} must be {wanted}.")
+    return InferenceOptions(**{**asdict(base), **over})
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device} cannot be used here ({reason}): choose cpu, cuda, cuda:0, …") from error
+    return chosen
+
+
+def _as_array(image: Any) -> np.ndarray:
+    if isinstance(image, (str, Path)):
+        image = open_image(image)
+    if isinstance(image, Image.Image):
+        image = to_rgb(image)
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"An image is a path, a PIL image or a (H, W, 3) uint8 RGB array; this is {found}.")
+    if not image.size:
+        raise ValueError(f"An image has at least one pixel; this one is {image.shape[1]}×{image.shape[0]}.")
+    return image

@@ -1,0 +1,210 @@
+"""What serving an exported model needs around the network, with NumPy and Pillow alone: no torch, nothing of kmax.
+
+`prepare` makes the model's inputs from pictures, `panoptic` a segmentation from its outputs. The definitions are those
+of `kmax.inference.postprocess`; this file may be copied into a service as it is.
+
+Letters: B batch, N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 picture, T taps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_STRIP_ELEMENTS = 2**22
+
+
+class SegmentInfo(NamedTuple):
+    """A segment of a result: its value in the map, its class index and its score in 0 … 1."""
+
+    id: int
+    label: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an exported model says of itself: input `size` (H, W), `names` and `is_thing` of the K classes, and the
+    thresholds it was trained with, as `panoptic` takes them."""
+
+    size: tuple[int, int]
+    names: tuple[str, ...]
+    is_thing: tuple[bool, ...]
+    thresholds: dict[str, float]
+
+    def to_json(self) -> str:
+        """As text, the way an exported file carries it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Description:
+        """From the text that an exported file carries."""
+        fields = json.loads(text)
+        height, width = fields["size"]
+        return cls((height, width), tuple(fields["names"]), tuple(fields["is_thing"]), fields["thresholds"])
+
+
+def prepare(pictures: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The two inputs of an exported model, from (H0, W0, 3) uint8 RGB pictures of any sizes.
+
+    Returns:
+        Images (B, H, W, 3) uint8, each resized to fit `size` and padded on the right and at the bottom; and
+        `content` (B, 2) int64, the rows and columns of each that are not padding.
+    """
+    images = np.zeros((len(pictures), *size, 3), np.uint8)
+    content = np.zeros((len(pictures), 2), np.int64)
+    for image, rows_columns, picture in zip(images, content, pictures, strict=True):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise ValueError(f"A picture is a (H, W, 3) uint8 RGB array; this is {picture.dtype} {picture.shape}.")
+        height, width = content_size((picture.shape[0], picture.shape[1]), size)
+        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        image[:height, :width] = np.asarray(resized)
+        rows_columns[:] = height, width
+    return images, content
+
+
+def content_size(original: tuple[int, int], padded: tuple[int, int]) -> tuple[int, int]:
+    """The largest size (height, width) with the proportions of `original` that fits into `padded`."""
+    scale = min(padded[0] / original[0], padded[1] / original[1])
+    height, width = (min(max(1, round(o * scale)), p) for o, p in zip(original, padded, strict=True))
+    return height, width
+
+
+def panoptic(
+    class_logits: np.ndarray,
+    mask_logits: np.ndarray,
+    is_thing: Sequence[bool],
+    padded: tuple[int, int] | None = None,
+    original: tuple[int, int] | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    thing_threshold: float = 0.7,
+    stuff_threshold: float = 0.5,
+    overlap: float = 0.8,
+    pixel_threshold: float = 0.4,
+) -> tuple[np.ndarray, list[SegmentInfo]]:
+    """Panoptic segmentation of one picture from the logits (N, K+1), void last, and (N, h, w).
+
+    Args:
+        padded, original: (H, W) of the network's input and (H0, W0) of the picture; without them the result has
+            size h×w.
+        alpha … pixel_threshold: see `kmax.inference.postprocess.Thresholds`; the defaults are those of COCO.
+
+    Returns:
+        The map (H0, W0) int32, 0 = void, and its segments, numbered from 1 by descending score.
+    """
+    size, claims = _claims(mask_logits, pixel_threshold, padded, original)
+    classes = _softmax(class_logits.astype(np.float32))[:, :-1]
+    label, probability = classes.argmax(1), classes.max(1).astype(np.float64)
+    confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
+    scores = probability**alpha * confidence**beta
+    result = np.zeros(size[0] * size[1], np.int32)
+    segments: list[SegmentInfo] = []
+    stuff: dict[int, int] = {}
+    for query in np.argsort(-scores, kind="stable"):
+        kind, pixels = int(label[query]), claims[query][0]
+        free = pixels[result[pixels] == 0]
+        threshold = thing_threshold if is_thing[kind] else stuff_threshold
+        if not probability[query] > threshold or not len(free) > overlap * len(pixels):
+            continue
+        number = len(segments) + 1 if is_thing[kind] else stuff.setdefault(kind, len(segments) + 1)
+        result[free] = number
+        if number > len(segments):
+            segments.append(SegmentInfo(number, kind, float(scores[query])))
+    return result.reshape(size), segments
+
+
+def _claims(
+    mask_logits: np.ndarray, threshold: float, padded: tuple[int, int] | None, original: tuple[int, int] | None
+) -> tuple[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
+    """The result's size, and for each query the pixels (flat indices) where p > threshold, with their p."""
+    found: list[list[np.ndarray]] = [[], [], []]
+    start = 0
+    cells = (mask_logits.shape[1], mask_logits.shape[2])
+    size = original if padded is not None and original is not None else cells
+    for strip in _probabilities(mask_logits, padded, original):
+        pixel, query = (strip > threshold).nonzero()
+        for parts, part in zip(found, (query, pixel + start, strip[pixel, query]), strict=True):
+            parts.append(part)
+        start += len(strip)
+    queries, pixels, values = (np.concatenate(parts) for parts in found)
+    order = np.argsort(queries, kind="stable")
+    ends = np.cumsum(np.bincount(queries, minlength=len(mask_logits)))[:-1]
+    return size, list(zip(np.split(pixels[order], ends), np.split(values[order], ends), strict=True))
+
+
+def _probabilities(
+    mask_logits: np.ndarray, padded: tuple[int, int] | None, original: tuple[int, int] | None
+) -> Iterator[np.ndarray]:
+    """Softmax over queries of the resized mask logits, in strips of pixels (pixels, N) from top to bottom."""
+    values = np.ascontiguousarray(mask_logits.transpose(1, 2, 0), dtype=np.float32)  # (h, w, N)
+    if padded is None or original is None:
+        yield _softmax(values.reshape(-1, values.shape[2]))
+        return
+    aligned = padded[1] % 2 == 1  # as in the model: for widths 32k+1 cells sit on pixels 0, s, 2s, …
+    content = content_size(original, padded)
+    rows, columns = (_taps(values.shape[i], padded[i], content[i], original[i], aligned) for i in (0, 1))
+    step = max(1, _STRIP_ELEMENTS // (original[1] * values.shape[2]))
+    for start in range(0, original[0], step):
+        some_rows = _Taps(rows.cells[start : start + step], rows.weight[start : start + step])
+        strip = _resample(_resample(values, 0, some_rows), 1, columns)
+        yield _softmax(strip.reshape(-1, strip.shape[2]))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    result = np.exp(logits - logits.max(-1, keepdims=True))
+    result /= result.sum(-1, keepdims=True)
+    return result
+
+
+class _Taps(NamedTuple):
+    """Output o of a resampled axis is Σ_t `weight`[o, t] · input[`cells`[o, t]]; both are (o, T)."""
+
+    cells: np.ndarray
+    weight: np.ndarray
+
+
+@lru_cache(maxsize=32)
+def _taps(length: int, padded: int, content: int, original: int, aligned: bool) -> _Taps:
+    """From `length` cells to the padded size, cut to the content, to the original size, all in one."""
+    matrix = _bilinear(length, padded, aligned)
+    if content != padded or content != original:
+        matrix = _bilinear(content, original, aligned) @ matrix[:content]
+    used = matrix != 0
+    first, last = used.argmax(1), length - 1 - used[:, ::-1].argmax(1)
+    cells = first[:, None] + np.arange((last - first).max() + 1)
+    inside = cells < length
+    cells = np.minimum(cells, length - 1)
+    return _Taps(cells, (np.take_along_axis(matrix, cells, 1) * inside).astype(np.float32))
+
+
+def _bilinear(length: int, target: int, aligned: bool) -> np.ndarray:
+    """Linear interpolation from `length` to `target` cells as a matrix (target, length) float64."""
+    position = np.arange(target, dtype=np.float64)
+    if aligned:
+        position *= (length - 1) / max(target - 1, 1)
+    else:
+        position = ((position + 0.5) * (length / target) - 0.5).clip(min=0)
+    low = position.astype(int).clip(max=length - 1)
+    fraction = position - low
+    matrix = np.zeros((target, length))
+    np.add.at(matrix, (np.arange(target), low), 1 - fraction)
+    np.add.at(matrix, (np.arange(target), np.minimum(low + 1, length - 1)), fraction)
+    return matrix
+
+
+def _resample(values: np.ndarray, axis: int, taps: _Taps) -> np.ndarray:
+    """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
+    weight = taps.weight[:, :, None, None] if axis == 0 else taps.weight[:, :, None]
+    result = values.take(taps.cells[:, 0], axis) * weight[:, 0]
+    for tap in range(1, taps.cells.shape[1]):
+        result += values.take(taps.cells[:, tap], axis) * weight[:, tap]
+    return result

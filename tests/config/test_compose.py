@@ -1,0 +1,138 @@
+"""Every experiment composes and instantiates; typos and wrong types are named while composing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+
+from kmax.categories import load_categories
+from kmax.config.build import model_from_config
+from kmax.config.compose import command_line, compose_config, conf_dir, resolve
+from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
+
+EXPERIMENTS = sorted(f.stem for f in (conf_dir() / "experiment").glob("*.yaml"))
+STRATEGIES = sorted(f.stem for f in (conf_dir() / "strategy").glob("*.yaml"))
+PUBLISHED = {
+    "coco_resnet50": "coco_r50",
+    "coco_resnet50_8gpu": "coco_r50",
+    "coco_resnet50_1gpu": "coco_r50",
+    "coco_convnext_tiny": "coco_convnext_tiny",
+    "coco_convnext_small": "coco_convnext_small",
+    "coco_convnext_base": "coco_convnext_base",
+    "coco_convnext_large": "coco_convnext_large",
+    "cityscapes_resnet50": "cityscapes_r50",
+    "cityscapes_convnext_large": "cityscapes_convnext_large",
+    "ade20k_resnet50": "ade20k_r50",
+    "ade20k_convnext_large": "ade20k_convnext_large",
+}
+
+
+def plain(config) -> dict:
+    """Resolved without the sections that need a running Hydra job."""
+    config = OmegaConf.create({k: v for k, v in config.items() if k not in ("callbacks", "logger")})
+    return resolve(config)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None:
+    config = plain(compose_config(experiment))
+    assert config["name"] == experiment
+    categories = load_categories(config["dataset"]["categories"])
+    with torch.device("meta"):
+        model = model_from_config(config, categories.num_classes, pretrained=False)
+    count = sum(p.numel() for p in model.parameters())
+    if experiment in PUBLISHED:
+        import json
+
+        summary = json.loads((Path(__file__).parents[1] / "golden/checkpoints/summary.json").read_text())
+        assert count == summary[PUBLISHED[experiment]]["parameters"]
+    else:
+        assert 1e5 < count < 3e8
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_composes(strategy: str) -> None:
+    config = plain(compose_config("coco_resnet50", f"strategy={strategy}"))
+    plan = batch_plan(config)
+    assert plan.effective_batch == 64 == plan.total_devices * plan.batch_size_per_device * plan.accumulate
+    assert config["plan"]["total_devices"] == plan.total_devices
+
+
+def test_multinode_keeps_the_published_batch() -> None:
+    config = plain(compose_config("coco_resnet50", "strategy=ddp_multinode"))
+    assert config["plan"] == {
+        "total_devices": 32,
+        "batch_size_per_device": 2,
+        "accumulate": 1,
+        "effective_batch": 64,
+    }
+    assert str(batch_plan(config)) == "effective batch 64 = 32 devices × 2 per device × 1 accumulated"
+    config = plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))
+    assert (config["plan"]["batch_size_per_device"], config["plan"]["accumulate"]) == (4, 16)
+    assert config["optimizer"]["lr"] == 5e-4
+
+
+def test_rate_and_steps_follow_the_devices_when_asked() -> None:
+    half = ("strategy=ddp_multinode", "strategy.num_nodes=2", "strategy.batch_size_per_device=2")
+    config = plain(compose_config("coco_resnet50", *half, "strategy.batch_rule=scale"))
+    assert config["dataset"]["batch_size"] == config["plan"]["effective_batch"] == 32
+    assert config["optimizer"]["lr"] == pytest.approx(2.5e-4)
+    assert (config["optimizer"]["steps"], config["optimizer"]["warmup_steps"]) == (300_000, 10_000)
+    assert config["trainer"]["val_every_steps"] == 10_000
+    assert apply_batch_rule(config) == config, "a resolved configuration is not scaled again"
+    kept = plain(compose_config("coco_resnet50", *half))
+    assert (kept["plan"]["accumulate"], kept["optimizer"]["steps"]) == (2, 150_000)
+
+
+def test_an_unknown_batch_rule_is_named() -> None:
+    with pytest.raises(ValueError, match="batch_rule=double is unknown"):
+        plain(compose_config("coco_resnet50", "strategy.batch_rule=double"))
+
+
+@pytest.mark.parametrize("devices", [7, "strategy.batch_size_per_device=7"])
+def test_an_indivisible_batch_is_refused(devices: int | str) -> None:
+    override = devices if isinstance(devices, str) else f"strategy.devices={devices}"
+    config = compose_config("coco_resnet50", "strategy=cpu", override)
+    del config.callbacks, config.logger
+    with pytest.raises(ValueError, match=r"^An effective batch of 64 cannot be made of .* change dataset.batch_size.$"):
+        resolve(config)
+
+
+def test_a_listing_shows_values() -> None:
+    assert command_line(["train.py", "--cfg", "job"])[-1] == "--resolve"
+    assert command_line(["train.py", "-c=job"]) == ["train.py", "-c=job"]
+    assert command_line(["train.py", "--cfg=job", "--resolve"]) == ["train.py", "--cfg=job", "--resolve"]
+
+
+def everything(error: BaseException) -> str:
+    return f"{error} {error.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optimizer.learning_rate=1", "learning_rate"),
+        ("model.num_querys=3", "num_querys"),
+        ("model.num_queries=many", "num_queries"),
+        ("dataset.sise=[1,1]", "sise"),
+        ("strategy.devises=2", "devises"),
+    ],
+)
+def test_a_typo_or_a_wrong_type_is_named(override: str, named: str) -> None:
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose_config("coco_resnet50", override)
+    assert named in everything(caught.value)
+
+
+def test_an_unknown_experiment_is_named() -> None:
+    with pytest.raises(MissingConfigException, match="no_such"):
+        compose_config("no_such")
+
+
+def test_a_missing_value_is_named() -> None:
+    with pytest.raises(ValueError, match="lr"):
+        resolve(OmegaConf.create({"optimizer": {"lr": "???"}}))
