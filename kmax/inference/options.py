@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_SCALE = 4.0
+METHODS = ("mask_wise", "pixel_wise")
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,10 @@ class Thresholds:
     A query scores (class probability)^`alpha` × (mean mask probability)^`beta`. It is kept if its class probability
     exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
     belongs to a query's mask if its probability exceeds `pixel_threshold`.
+
+    `method`: `mask_wise` (kMaX-DeepLab), what is said above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to one
+    slot and segments below `thing_area` or `stuff_area` pixels are dropped; the scores' exponents and `overlap` do not
+    matter there.
     """
 
     alpha: float = 1.0
@@ -22,8 +27,21 @@ class Thresholds:
     stuff_threshold: float = 0.5
     overlap: float = 0.8
     pixel_threshold: float = 0.4
+    method: str = "mask_wise"
+    thing_area: int = 0
+    stuff_area: int = 0
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"inference.method={self.method} is unknown: choose one of {', '.join(METHODS)}.")
+        if self.method == "mask_wise" and (self.thing_area or self.stuff_area):
+            raise ValueError(
+                "inference.thing_area and inference.stuff_area belong to the pixel-wise post-processing: set "
+                "inference.method=pixel_wise, or both areas to 0."
+            )
+        for name in ("thing_area", "stuff_area"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"inference.{name}={getattr(self, name)} must be at least 0.")
         for name in ("thing_threshold", "stuff_threshold", "overlap", "pixel_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"The inference threshold {name}={getattr(self, name)} must lie between 0 and 1.")

@@ -241,7 +241,7 @@ class Predictor:
             made = panoptic(classes, masks, things, chosen, raw.sizes)
             found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
         if "semantic" in results:
-            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+            found["semantic"] = semantic(classes, masks, raw.sizes, chosen).cpu()
         if "instances" in results:
             one = instances(classes, masks, things, chosen, raw.sizes, top)
             found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())
