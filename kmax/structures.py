@@ -119,10 +119,12 @@ class Prediction(NamedTuple):
 
 class Output(NamedTuple):
     """What the model returns: `predictions` from coarse to final; `semantic_logits` (B, K+1 or K, h, w) in
-    training with an auxiliary semantic head, otherwise None."""
+    training with an auxiliary semantic head, otherwise None; `relaxation` in training with ReMaX, for each prediction the
+    semantic logits (B, K+1, h', w') that relax it, or None."""
 
     predictions: tuple[Prediction, ...]
     semantic_logits: Tensor | None = None
+    relaxation: tuple[Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True)

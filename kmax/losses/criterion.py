@@ -12,6 +12,7 @@ from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
 from kmax.losses.prototypes import prototype_loss
+from kmax.losses.relaxation import class_overlap, reclass, remask
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
 from kmax.structures import Output, Prediction, Target
@@ -32,6 +33,8 @@ class Criterion(nn.Module):
         similarity_temperature: divides the dot products of pixel features.
         instance_loss: `pixels`, contrast of drawn pixels (kMaX-DeepLab), or `prototypes`, of all thing pixels with the
             means of segments (MaX-DeepLab).
+        relaxation_rate: η of ReMaX, how much a mask's overlap with a class counts in its class target; nothing without
+            `model.remax`.
         is_thing: for each class; needed for `prototypes`.
     """
 
@@ -49,6 +52,7 @@ class Criterion(nn.Module):
         semantic_temperature: float | None = 2.0,
         similarity_temperature: float = 0.3,
         instance_loss: str = "pixels",
+        relaxation_rate: float = 0.1,
         is_thing: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
@@ -60,6 +64,7 @@ class Criterion(nn.Module):
             raise ValueError("The contrast with prototypes is that of thing pixels: say which classes are things.")
         self.num_classes = num_classes
         self.instance_loss = instance_loss
+        self.relaxation_rate = relaxation_rate
         things = torch.tensor([*(is_thing or [True] * num_classes), False])  # (K+1,), void last
         self.register_buffer("is_thing", things, persistent=False)
         self.class_weight = class_weight
@@ -77,7 +82,7 @@ class Criterion(nn.Module):
 
         `class`, `mask`, `dice` and `instance_discrimination` are those of the final prediction, with `_0`, `_1`, …
         those of the coarser ones, whose pixel features may be left at their own stride. `semantic` is there if the
-        output has semantic logits.
+        output has semantic logits, `relaxation_0`, … with ReMaX.
 
         Raises:
             ValueError: predictions and targets do not fit each other.
@@ -88,17 +93,23 @@ class Criterion(nn.Module):
             matched = match(final.class_logits, final.mask_logits, targets)
             contrast = self._contrast(matched, targets)
             losses = self._prediction_losses(final, matched, contrast, "")
+            size = (final.mask_logits.shape[2], final.mask_logits.shape[3])
             if output.semantic_logits is not None:
-                losses["semantic"] = self.semantic_weight * semantic_loss(
-                    output.semantic_logits,
-                    targets,
-                    (final.mask_logits.shape[2], final.mask_logits.shape[3]),
-                    self.semantic_temperature,
-                    self.samples,
-                )
+                losses["semantic"] = self._semantic(output.semantic_logits, targets, size)
             for i, prediction in enumerate(coarse):
-                losses |= self._prediction_losses(prediction, matched, contrast, f"_{i}")
+                relaxation = output.relaxation[i] if output.relaxation else None
+                soft_target = None
+                if relaxation is not None:
+                    losses[f"relaxation_{i}"] = self._semantic(relaxation, targets, size)
+                    overlap = class_overlap(prediction.mask_logits, targets, self.num_classes)
+                    soft_target = reclass(matched.label, overlap, self.relaxation_rate)
+                    prediction = prediction._replace(mask_logits=remask(prediction, relaxation))
+                losses |= self._prediction_losses(prediction, matched, contrast, f"_{i}", soft_target)
         return losses
+
+    def _semantic(self, logits: Tensor, targets: Sequence[Target], size: tuple[int, int]) -> Tensor:
+        """Loss `semantic` of (B, K+1 or K, h', w') logits, weighted."""
+        return self.semantic_weight * semantic_loss(logits, targets, size, self.semantic_temperature, self.samples)
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
         classes = predictions[-1].class_logits.shape[2] - 1
@@ -112,11 +123,17 @@ class Criterion(nn.Module):
             raise ValueError(f"Mask logits of shapes {sorted(shapes)}: resize those of all predictions to one size.")
 
     def _prediction_losses(
-        self, prediction: Prediction, matched: Match, contrast: Contrast, suffix: str
+        self,
+        prediction: Prediction,
+        matched: Match,
+        contrast: Contrast,
+        suffix: str,
+        soft_target: Tensor | None = None,
     ) -> dict[str, Tensor]:
         mask, dice = mask_losses(prediction.mask_logits, matched)
         return {
-            f"class{suffix}": self.class_weight * classification_loss(prediction.class_logits, matched),
+            f"class{suffix}": self.class_weight
+            * classification_loss(prediction.class_logits, matched, soft_target),
             f"mask{suffix}": self.mask_weight * mask,
             f"dice{suffix}": self.dice_weight * dice,
             f"instance_discrimination{suffix}": self.instance_weight * contrast(prediction),

@@ -11,6 +11,7 @@ from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
 from kmax.model.block import EXPANSION
 from kmax.model.features import STEM, Backbone
+from kmax.model.kmeans_layer import ClusteringOptions
 from kmax.model.layers import resize
 from kmax.model.pixel_decoder import PixelDecoder
 from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
@@ -34,7 +35,8 @@ class KMaXDeepLab(nn.Module):
         stem_stage: a further stage on the stem's feature (Cityscapes).
         layers: transformer layers on strides 32, 16 and 8.
         dim, feature_dim, ffn_dim, heads, drop_path: of the transformer decoder; `feature_dim` is the pixel feature's.
-        attention: `kmeans`, or `softmax` for ordinary cross-attention.
+        attention, update, recurrence, pixel_update, residual_assignment, coordinates: see `ClusteringOptions`.
+        remax: relax the coarse predictions in training (ReMaX, arXiv 2306.17319); inference stays what it is.
         semantic_head, semantic_dim: `aspp`, `plain` (K outputs, on stride 32) or `none`, and its width.
 
     Raises:
@@ -61,6 +63,12 @@ class KMaXDeepLab(nn.Module):
         heads: int = 8,
         drop_path: float = 0.2,
         attention: str = "kmeans",
+        update: str = "sum",
+        recurrence: int = 1,
+        pixel_update: bool = False,
+        residual_assignment: bool = False,
+        coordinates: bool = False,
+        remax: bool = False,
         semantic_head: str = "aspp",
         semantic_dim: int = 256,
     ) -> None:
@@ -93,7 +101,8 @@ class KMaXDeepLab(nn.Module):
             ffn_dim,
             heads,
             drop_path,
-            attention,
+            ClusteringOptions(attention, update, recurrence, pixel_update, residual_assignment, coordinates),
+            remax,
         )
         self.semantic_head = _semantic_head(semantic_head, backbone, num_classes, semantic_dim)
 
@@ -107,9 +116,10 @@ class KMaXDeepLab(nn.Module):
         aligned = align_corners(images.shape[-1])
         features = self.backbone(images)
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
-        *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
+        (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()
-        return Output((*resized, final), self.semantic(features, aligned) if self.training else None)
+        semantic = self.semantic(features, aligned) if self.training else None
+        return Output((*resized, final), semantic, tuple(relaxation) if self.training and coarse else ())
 
     def semantic(self, features: dict[int, Tensor], aligned: bool) -> Tensor | None:
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
