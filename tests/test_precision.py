@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-import kmax.config.compose
+import kmax.config.build
 import train
 from kmax.categories import load_categories
 from kmax.config.build import module_from_config
@@ -52,8 +52,8 @@ def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str
     with one_thread():
         with torch.autocast("cpu", precision):
             output = module(data)
-            losses = module.criterion(output, data.targets)
-        exact = module.criterion(module(data), data.targets)
+            losses = module.criterion(output, data.targets).by_name()
+        exact = module.criterion(module(data), data.targets).by_name()
         assert all(loss.dtype == torch.float32 for loss in losses.values())
         assert all(value.isfinite().all() for prediction in output.predictions for value in prediction)
         for name, loss in losses.items():
@@ -88,10 +88,10 @@ def test_float16_loses_no_pixel_of_a_large_image() -> None:
 def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scale at which gradients overflow costs steps, not weights; the scale is part of the checkpoint."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    original = kmax.config.compose.build_trainer
+    original = kmax.config.build.build_trainer
 
     def build(settings: dict) -> object:
-        plugins = [kmax.config.compose.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
+        plugins = [kmax.config.build.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
         return original(settings, plugins=plugins, precision=None)
 
     monkeypatch.setattr(train, "build_trainer", build)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kmax.losses.classification import classification_loss
 from kmax.losses.instance_discrimination import instance_discrimination_loss
+from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
 from kmax.losses.prototypes import prototype_loss
 from kmax.losses.relaxation import class_overlap, reclass, remask
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
+from kmax.numerics import at_least_float32, without_autocast
 from kmax.structures import Output, Prediction, Target
-
-
-Contrast = Callable[[Prediction], Tensor]
 
 
 class Criterion(nn.Module):
@@ -33,8 +32,7 @@ class Criterion(nn.Module):
         similarity_temperature: divides the dot products of pixel features.
         instance_loss: `pixels`, contrast of drawn pixels (kMaX-DeepLab), or `prototypes`, of all thing pixels with the
             means of segments (MaX-DeepLab).
-        relaxation_rate: η of ReMaX, how much a mask's overlap with a class counts in its class target; nothing without
-            `model.remax`.
+        relaxation_rate: η of ReMaX, how much a mask's overlap with a class counts in its class target.
         is_thing: for each class; needed for `prototypes`.
     """
 
@@ -77,38 +75,63 @@ class Criterion(nn.Module):
         self.semantic_temperature = semantic_temperature
         self.similarity_temperature = similarity_temperature
 
-    def forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Weighted losses by name, each a scalar; their sum is what is minimised.
+    def forward(self, output: Output, targets: Sequence[Target]) -> Losses:
+        """The weighted losses of all predictions, coarse to final; `total` is what is minimized.
 
-        `class`, `mask`, `dice` and `instance_discrimination` are those of the final prediction, with `_0`, `_1`, …
-        those of the coarser ones, whose pixel features may be left at their own stride. `semantic` is there if the
-        output has semantic logits, `relaxation_0`, … with ReMaX.
+        Pixel features of coarse predictions may be left at their own stride. `semantic` is there if the output has
+        semantic logits.
 
         Raises:
             ValueError: predictions and targets do not fit each other.
         """
-        *coarse, final = output.predictions
-        self._check(output.predictions)
-        with torch.autocast(final.mask_logits.device.type, enabled=False):
+        predictions, final = output.predictions, output.predictions[-1]
+        self._check(predictions)
+        with without_autocast(final.mask_logits):
             matched = match(final.class_logits, final.mask_logits, targets)
-            contrast = self._contrast(matched, targets)
-            losses = self._prediction_losses(final, matched, contrast, "")
-            size = (final.mask_logits.shape[2], final.mask_logits.shape[3])
-            if output.semantic_logits is not None:
-                losses["semantic"] = self._semantic(output.semantic_logits, targets, size)
-            for i, prediction in enumerate(coarse):
-                relaxation = output.relaxation[i] if output.relaxation else None
-                soft_target = None
-                if relaxation is not None:
-                    losses[f"relaxation_{i}"] = self._semantic(relaxation, targets, size)
-                    overlap = class_overlap(prediction.mask_logits, targets, self.num_classes)
-                    soft_target = reclass(matched.label, overlap, self.relaxation_rate)
-                    prediction = prediction._replace(mask_logits=remask(prediction, relaxation))
-                losses |= self._prediction_losses(prediction, matched, contrast, f"_{i}", soft_target)
-        return losses
+            masks, soft_target = [p.mask_logits for p in predictions], None
+            if output.relaxation:
+                masks, soft_target = self._relaxed(output, matched, targets)
+            mask, dice = mask_losses(masks, matched)
+            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched, soft_target)
+            instance = self._instance_discrimination(predictions, matched, targets)
+            weighted = PredictionLosses(
+                self.class_weight * classes,
+                self.mask_weight * mask,
+                self.dice_weight * dice,
+                self.instance_weight * instance,
+            )
+            size = _map_size(final)
+            semantic = self._semantic(output.semantic_logits, targets, size)
+            heads = [self._semantic(logits, targets, size) for logits in output.relaxation if logits is not None]
+            return Losses(weighted, semantic, torch.stack(heads) if heads else None)
 
-    def _semantic(self, logits: Tensor, targets: Sequence[Target], size: tuple[int, int]) -> Tensor:
-        """Loss `semantic` of (B, K+1 or K, h', w') logits, weighted."""
+    def _instance_discrimination(
+        self, predictions: Sequence[Prediction], matched: Match, targets: Sequence[Target]
+    ) -> Tensor:
+        features = [prediction.pixel_feature for prediction in predictions]
+        if self.instance_loss == "prototypes":
+            segments = max(1, max(len(target.labels) for target in targets))
+            losses = [prototype_loss(f, matched, self.is_thing, segments, self.similarity_temperature) for f in features]
+            return torch.stack(losses)
+        rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
+        drawn = draw_pixels(rarity.expand(len(predictions), -1, -1), self.instance_temperature, self.samples)
+        size = _map_size(predictions[-1])
+        return instance_discrimination_loss(features, matched, drawn, size, self.similarity_temperature)
+
+    def _relaxed(self, output: Output, matched: Match, targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
+        """ReMaX: mask logits (B, N, h, w) of each of L predictions, and class targets (L, B, N, K+1)."""
+        masks, soft_targets = [], []
+        for prediction, logits in zip(output.predictions, output.relaxation, strict=True):
+            overlap = at_least_float32(torch.zeros_like(prediction.class_logits))
+            if logits is not None:
+                overlap = class_overlap(prediction.mask_logits, targets, self.num_classes)
+            soft_targets.append(reclass(matched.label, overlap, self.relaxation_rate))
+            masks.append(prediction.mask_logits if logits is None else remask(prediction, logits))
+        return masks, torch.stack(soft_targets)
+
+    def _semantic(self, logits: Tensor | None, targets: Sequence[Target], size: tuple[int, int]) -> Tensor | None:
+        if logits is None:
+            return None
         return self.semantic_weight * semantic_loss(logits, targets, size, self.semantic_temperature, self.samples)
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
@@ -122,37 +145,6 @@ class Criterion(nn.Module):
         if len(shapes) > 1:
             raise ValueError(f"Mask logits of shapes {sorted(shapes)}: resize those of all predictions to one size.")
 
-    def _prediction_losses(
-        self,
-        prediction: Prediction,
-        matched: Match,
-        contrast: Contrast,
-        suffix: str,
-        soft_target: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        mask, dice = mask_losses(prediction.mask_logits, matched)
-        return {
-            f"class{suffix}": self.class_weight
-            * classification_loss(prediction.class_logits, matched, soft_target),
-            f"mask{suffix}": self.mask_weight * mask,
-            f"dice{suffix}": self.dice_weight * dice,
-            f"instance_discrimination{suffix}": self.instance_weight * contrast(prediction),
-        }
 
-    def _contrast(self, matched: Match, targets: Sequence[Target]) -> Contrast:
-        """Loss `instance_discrimination` of any of the predictions, of the kind that is asked for."""
-        if self.instance_loss == "prototypes":
-            segments = max([1, *(len(target.labels) for target in targets)])
-            return lambda prediction: prototype_loss(
-                prediction.pixel_feature, matched, self.is_thing, segments, self.similarity_temperature
-            )
-        rarity = log_rarity(matched.owner, matched.segment.shape[1])
-
-        def of_pixels(prediction: Prediction) -> Tensor:
-            size = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
-            drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
-            return instance_discrimination_loss(
-                prediction.pixel_feature, matched, drawn, size, self.similarity_temperature
-            )
-
-        return of_pixels
+def _map_size(prediction: Prediction) -> tuple[int, int]:
+    return prediction.mask_logits.shape[2], prediction.mask_logits.shape[3]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kmax.losses.common import mean_over_images
+from kmax.losses.averages import mean_over_images
 from kmax.losses.matching import Match
 from kmax.numerics import at_least_float32
 

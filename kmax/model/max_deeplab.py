@@ -16,9 +16,9 @@ from kmax.geometry import align_corners
 from kmax.model.axial_attention import RelativePosition
 from kmax.model.block import stem
 from kmax.model.dual_path import DualPathBlock, MemoryOptions
-from kmax.model.features import recomputed
 from kmax.model.layers import ConvNorm, init_he_normal, resize
 from kmax.model.prediction_head import PredictionHead
+from kmax.model.recompute import recompute
 from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
 from kmax.model.stacked import LAYOUTS, Layout, StepBlocks, drop_rates
 from kmax.structures import Output, Prediction
@@ -137,7 +137,7 @@ class MaXDeepLab(nn.Module):
         return features, memory, readings
 
     def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return recomputed(block, *inputs) if self.backbone.checkpointing and self.training else block(*inputs)
+        return recompute(block, *inputs) if self.backbone.checkpointing and self.training else block(*inputs)
 
     def _reading(
         self, weight: Tensor, query: Tensor, memory: Tensor, size: tuple[int, int], aligned: bool

@@ -61,5 +61,5 @@ class PredictionHead(nn.Module):
         """Embeddings (B, C, N) → class logits (B, N, K+1)."""
         classes = self.class_logits(class_embedding).transpose(1, 2)
         offset = classes.new_zeros(classes.shape[-1])
-        offset[-1] = self.void_offset
+        offset[-1:] = self.void_offset  # of a slice, this is a fill; of an element, a copy that the host waits for
         return classes + offset

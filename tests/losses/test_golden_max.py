@@ -50,7 +50,7 @@ def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
         classes, semantic_temperature=None, instance_loss="prototypes", is_thing=[k < things for k in range(classes)]
     )
     assert output.semantic_logits is not None
-    losses = criterion(output._replace(semantic_logits=output.semantic_logits.roll(-1, 1)), targets)
+    losses = criterion(output._replace(semantic_logits=output.semantic_logits.roll(-1, 1)), targets).by_name()
     assert set(losses) == set(WEIGHTS)
     for name, value in losses.items():
         np.testing.assert_allclose(

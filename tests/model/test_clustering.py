@@ -134,7 +134,7 @@ def test_recurrence_repeats_assignment_and_update_with_the_same_weights() -> Non
 def test_every_step_of_a_recurrence_is_supervised() -> None:
     output = model(recurrence=2).train()(torch.randn(2, 3, 65, 65))
     assert len(output.predictions) == 13
-    losses = Criterion(3, samples=64)(output, targets(17))
+    losses = Criterion(3, samples=64)(output, targets(17)).by_name()
     assert {f"mask_{i}" for i in range(12)} <= losses.keys()
 
 
@@ -157,8 +157,7 @@ def test_every_parameter_learns(options: dict[str, Any]) -> None:
     for module in made.modules():
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.ones_(module.weight)
-    losses = Criterion(3, samples=64)(made(torch.randn(2, 3, 65, 65)), targets(17))
-    torch.stack(list(losses.values())).sum().backward()
+    Criterion(3, samples=64)(made(torch.randn(2, 3, 65, 65)), targets(17)).total.backward()
     assert not [name for name, parameter in made.named_parameters() if parameter.grad is None]
     # What the last layer of a stride wrote into its pixels would be read by nobody.
     written = [layer.pixel_update is not None for layer in made.transformer_decoder.layers]
@@ -219,8 +218,8 @@ def test_remax_relaxes_the_first_four_predictions_only() -> None:
     output = model(remax=True).train()(torch.randn(2, 3, 65, 65))
     assert [r is not None for r in output.relaxation] == [True] * 4 + [False] * 3
     criterion = Criterion(3, samples=10**4)
-    losses = criterion(output, targets(17))
-    without = criterion(Output(output.predictions, output.semantic_logits), targets(17))
+    losses = criterion(output, targets(17)).by_name()
+    without = criterion(Output(output.predictions, output.semantic_logits), targets(17)).by_name()
     assert losses.keys() - without.keys() == {f"relaxation_{i}" for i in range(4)}
     changed = {name for name in without if not torch.allclose(losses[name], without[name])}
     assert changed == {f"{kind}_{i}" for kind in ("class", "mask", "dice") for i in range(4)}

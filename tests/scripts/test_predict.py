@@ -19,7 +19,8 @@ from PIL import Image
 
 from conftest import ROOT, run_python
 from kmax.config.compose import compose_config
-from kmax.data import ShapesDataset, sources
+from kmax.data import ShapesDataset
+from kmax.predict import sources
 from kmax.videos import write_video
 from scripts.predict import INTERRUPTED, UNREADABLE, predict
 
