@@ -14,7 +14,8 @@ import torch
 from kmax.categories import load_categories
 from kmax.checkpoint.detectron2 import load_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
-from kmax.model.max_deeplab import MaXDeepLab, MaXOptions
+from kmax.model.max_deeplab import MaXDeepLab
+from kmax.model.options import ModelOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -62,7 +63,7 @@ def model(name: str, device: str = "cpu", **options: Any) -> KMaXDeepLab:
     """The model of a published configuration, randomly initialised; on `meta` without memory."""
     backbone, num_classes, own = CONFIGURATIONS[name]
     with torch.device(device):
-        return KMaXDeepLab(build_backbone(backbone), num_classes, **{**own, **options})
+        return KMaXDeepLab(build_backbone(backbone), num_classes, ModelOptions(**{**own, **options}))
 
 
 def seeded_model(name: str, **options: Any) -> KMaXDeepLab:
@@ -104,7 +105,7 @@ def tensorflow_model(name: str, device: str = "cpu") -> KMaXDeepLab:
     backbone, dataset, own = TENSORFLOW[name]
     with torch.device(device):
         body = build_backbone(backbone, family="deeplab2")
-        return KMaXDeepLab(body, load_categories(dataset).num_classes, family="deeplab2", **own)
+        return KMaXDeepLab(body, load_categories(dataset).num_classes, ModelOptions(family="deeplab2", **own))
 
 
 MAX_DEEPLAB: dict[str, dict[str, Any]] = {"s": {}, "l": {"dim": 512, "semantic_head": "plain"}}
@@ -124,4 +125,5 @@ def seeded_max_variables(variant: str, gamma_scale: float) -> dict[str, np.ndarr
 def max_model(variant: str, device: str = "cpu", **options: Any) -> MaXDeepLab:
     """The MaX-DeepLab of a recorded run, randomly initialised; on `meta` without memory."""
     with torch.device(device):
-        return MaXDeepLab(MaXOptions(variant=variant, **{**MAX_DEEPLAB[variant], **options}), 133)
+        own = ModelOptions(architecture="max_deeplab", **{**MAX_DEEPLAB[variant], **options})
+        return MaXDeepLab(variant, 133, own)

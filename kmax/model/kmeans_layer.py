@@ -6,7 +6,6 @@ Letters: B batch, C channels, N queries, h×w feature size, P = h·w pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,51 +16,9 @@ from torch.nn import functional as F
 from kmax.model import kmeans
 from kmax.model.attention import NormalizedAttention
 from kmax.model.layers import ConvNorm, batch_norm
+from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
 from kmax.structures import Prediction
-
-ATTENTIONS = ("kmeans", "softmax", "cmt")
-UPDATES = ("sum", "mean")
-
-
-@dataclass(frozen=True)
-class ClusteringOptions:
-    """How pixels and cluster centers exchange information.
-
-    `attention`: `kmeans` assigns each pixel to one cluster, `softmax` is ordinary cross-attention, `cmt` adds a soft
-    clustering to cross-attention ("after the paper": its code is not public). `update` (k-means): the sum of a cluster's
-    pixels, or their `mean`. `recurrence` (k-means): assignment and update are repeated so often, with the same weights,
-    and every step's prediction is supervised. Of CMT-DeepLab: `pixel_update` writes the centers back into the pixels,
-    `residual_assignment` adds the mask logits of the layer before; `coordinates` gives the pixels their place, with any
-    attention.
-    """
-
-    attention: str = "kmeans"
-    update: str = "sum"
-    recurrence: int = 1
-    pixel_update: bool = False
-    residual_assignment: bool = False
-    coordinates: bool = False
-
-    def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
-            raise ValueError(f"model.attention={self.attention} is unknown: choose one of {', '.join(ATTENTIONS)}.")
-        if self.update not in UPDATES:
-            raise ValueError(f"model.update={self.update} is unknown: choose one of {', '.join(UPDATES)}.")
-        if self.recurrence < 1:
-            raise ValueError(f"model.recurrence={self.recurrence} must be at least 1, which is no repetition.")
-        self._belongs("kmeans", ("update", "recurrence"))
-        self._belongs("cmt", ("pixel_update", "residual_assignment"))
-
-    def _belongs(self, attention: str, names: tuple[str, ...]) -> None:
-        for name in names:
-            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if value != default and self.attention != attention:
-                raise ValueError(
-                    f"model.{name}={value} belongs to model.attention={attention}, not to {self.attention}: set it back "
-                    f"to {default}, or choose that attention."
-                )
-
 
 class LayerResult(NamedTuple):
     """New centers (B, C, N), the feature (B, C', h, w) for the next layer, P (B, C, h, w), and one prediction per
@@ -100,38 +57,35 @@ class PixelUpdate(nn.Module):
 
 
 class KMeansLayer(nn.Module):
-    """Predict, assign pixels to clusters, update the centers, and let the centers attend to each other."""
+    """Predict, assign pixels to clusters, update the centers, and let the centers attend to each other.
+
+    Args:
+        pixel_channels: C' of the pixel decoder's feature.
+        writes_pixels: the layer also updates the pixels (CMT-DeepLab).
+    """
 
     def __init__(
-        self,
-        pixel_channels: int,
-        num_classes: int,
-        dim: int,
-        feature_dim: int,
-        ffn_dim: int,
-        heads: int,
-        drop_path: float,
-        clustering: ClusteringOptions,
+        self, pixel_channels: int, num_classes: int, options: ModelOptions, writes_pixels: bool = False
     ) -> None:
         super().__init__()
-        self.options = clustering
-        self.pixel_in = ConvNorm(pixel_channels + 2 * clustering.coordinates, dim, act=nn.GELU)
+        self.options, dim = options, options.dim
+        self.pixel_in = ConvNorm(pixel_channels + 2 * options.coordinates, dim, act=nn.GELU)
         self.query_in = ConvNorm(dim, dim, dims=1, act=nn.GELU)
         self.value = ConvNorm(dim, dim, std=dim**-0.5)
-        self.predictor = PredictionHead(dim, dim, feature_dim, num_classes)
+        self.predictor = PredictionHead(dim, dim, options.feature_dim, num_classes)
         # Mask logits start ten times too flat for a softmax over pixels; k-means only asks which is the largest.
-        self.attention_norm = batch_norm(1, 2) if clustering.attention == "softmax" else None
-        self.cross_attention = CrossAttention(dim, heads) if clustering.attention == "cmt" else None
-        self.pixel_update = PixelUpdate(dim, pixel_channels) if clustering.pixel_update else None
+        self.attention_norm = batch_norm(1, 2) if options.attention == "softmax" else None
+        self.cross_attention = CrossAttention(dim, options.heads) if options.attention == "cmt" else None
+        self.pixel_update = PixelUpdate(dim, pixel_channels) if writes_pixels else None
         self.update_norm = batch_norm(dim, 1)
         self.update_out = ConvNorm(dim, dim, dims=1, scale=0.0)
         self.qkv = ConvNorm(dim, 2 * dim, dims=1, std=dim**-0.5)
-        self.self_attention = NormalizedAttention(dim, heads, nn.GELU)
+        self.self_attention = NormalizedAttention(dim, options.heads, nn.GELU)
         self.qkv_channels = (dim // 2, dim // 2, dim)
         self.attention_out = ConvNorm(dim, dim, dims=1, scale=0.0)
-        self.ffn_in = ConvNorm(dim, ffn_dim, dims=1, act=nn.GELU)
-        self.ffn_out = ConvNorm(ffn_dim, dim, dims=1, scale=0.0)
-        self.drop_path = DropPath(drop_path)
+        self.ffn_in = ConvNorm(dim, options.ffn_dim, dims=1, act=nn.GELU)
+        self.ffn_out = ConvNorm(options.ffn_dim, dim, dims=1, scale=0.0)
+        self.drop_path = DropPath(options.drop_path)
 
     def forward(self, centers: Tensor, feature: Tensor, before: Tensor | None = None) -> LayerResult:
         """Cluster centers (B, C, N) and pixel-decoder feature (B, C', h, w) → new centers and what they predict.

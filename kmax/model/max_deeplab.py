@@ -6,7 +6,6 @@ Letters: B batch, H×W input size, N slots ("memory"), M memory channels, K clas
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from kmax.model.axial_attention import RelativePosition
 from kmax.model.block import stem
 from kmax.model.dual_path import DualPathBlock, MemoryOptions
 from kmax.model.layers import ConvNorm, init_he_normal, resize
+from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
 from kmax.model.recompute import recompute
 from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
@@ -26,32 +26,8 @@ from kmax.structures import Output, Prediction
 ACT = nn.ReLU
 
 
-@dataclass(frozen=True)
-class MaXOptions:
-    """The options of MaX-DeepLab."""
-
-    variant: str = "s"  # which of the published networks: s or l
-    width: float = 1.0  # factor of the widths of all blocks
-    num_queries: int = 128  # N, the slots
-    dim: int = 256  # M, the channels of the memory (L: 512)
-    feature_dim: int = 128  # channels of the pixel feature
-    hidden_dim: int = 256  # channels of the pixels on the way to the pixel feature
-    ffn_dim: int = 2048  # channels of the feed-forward network on the memory
-    heads: int = 8  # of all attention
-    drop_path: float = 0.2  # the highest rate at which residual branches are left out
-    drop_path_schedule: str = "linear"  # linear: growing with the stride; constant: the same everywhere
-    checkpointing: bool = False  # compute the activations of each block again in the backward pass
-    semantic_head: str = "aspp"  # aspp (S), plain (L) or none
-    semantic_dim: int = 256  # its channels
-
-
 class MaXBackbone(nn.Module):
-    """What ImageNet weights are for: the stem and the residual blocks of the first steps.
-
-    `checkpointing`: compute the activations of each block again in the backward pass.
-    """
-
-    checkpointing: bool = False
+    """What ImageNet weights are for: the stem and the residual blocks of the first steps; it learns at a rate of its own."""
 
     def __init__(self, layout: Layout, steps: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -60,15 +36,24 @@ class MaXBackbone(nn.Module):
 
 
 class MaXDeepLab(nn.Module):
-    """A mask transformer whose slots and pixels exchange information from within the backbone on."""
+    """A mask transformer whose slots and pixels exchange information from within the backbone on.
 
-    def __init__(self, options: MaXOptions, num_classes: int) -> None:
+    Args:
+        variant: which of the published networks, `s` or `l`.
+        num_classes: K, things and stuff, without void.
+
+    `checkpointing`: compute the activations of each block again in the backward pass.
+    """
+
+    checkpointing: bool = False
+
+    def __init__(self, variant: str, num_classes: int, options: ModelOptions | None = None) -> None:
         super().__init__()
-        self.layout = layout = LAYOUTS[options.variant].scaled(options.width)
+        options = options or ModelOptions(architecture="max_deeplab")
+        self.layout = layout = LAYOUTS[variant].scaled(options.width)
         rates = drop_rates(layout, options.drop_path, options.drop_path_schedule)
         steps = list(_steps(layout, rates, options.heads))
         self.backbone = MaXBackbone(layout, steps[: layout.backbone])
-        self.backbone.checkpointing = options.checkpointing
         self.decoder = nn.ModuleList(steps[layout.backbone :])
         memory = MemoryOptions(options.dim, options.ffn_dim, options.heads)
         self.dual_paths = nn.ModuleList(
@@ -85,6 +70,13 @@ class MaXDeepLab(nn.Module):
             layout.steps[-1].channels, options.dim, options.feature_dim, num_classes, hidden=options.hidden_dim, act=ACT
         )
         self.semantic_head = _semantic_head(options, layout, num_classes)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What the predictions may be called out of training: the dual-path blocks with their strides, and the last."""
+        pairs = zip(self.layout.steps, self.dual_paths, strict=True)
+        strides = [step.stride for step, blocks in pairs for _ in blocks]
+        return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
         """Normalised images (B, 3, H, W) → one prediction: class logits (B, N, K+1), mask logits (B, N, h, w), pixel
@@ -115,6 +107,7 @@ class MaXDeepLab(nn.Module):
         """The feature of every step, not activated; the memory (B, M, N); and of every dual-path block, if asked for,
         how pixels read (B, N, h', w'), their queries (B, f, h', w') and the memory (B, M, N) after it."""
         x, memory = self.backbone.stem(images), self.memory.expand(images.shape[0], -1, -1)
+        again = self.checkpointing and self.training
         features: list[Tensor] = []
         kept: dict[int, list[Tensor]] = {}
         readings: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -126,18 +119,16 @@ class MaXDeepLab(nn.Module):
             elif kept.get(step.stride):
                 kept[step.stride].pop()  # the step continues the last one, whose place it takes
             for i, block in enumerate(blocks.blocks):
-                x = self._run(block, x)
+                x = recompute(block, x) if again else block(x)
                 if dual_paths:
-                    seen = dual_paths[i].reading(x, memory) if with_readings else None
-                    x, memory = self._run(dual_paths[i], x, memory)
+                    dual_path = dual_paths[i]
+                    seen = dual_path.reading(x, memory) if with_readings else None
+                    x, memory = recompute(dual_path, x, memory) if again else dual_path(x, memory)
                     if seen is not None:
                         readings.append((*seen, memory))
             features.append(x)
             kept.setdefault(step.stride, []).append(x)
         return features, memory, readings
-
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return recompute(block, *inputs) if self.backbone.checkpointing and self.training else block(*inputs)
 
     def _reading(
         self, weight: Tensor, query: Tensor, memory: Tensor, size: tuple[int, int], aligned: bool
@@ -172,7 +163,7 @@ def _semantic_inputs(layout: Layout) -> tuple[int, ...]:
     return (layout.semantic, first[8], first[4])
 
 
-def _semantic_head(options: MaXOptions, layout: Layout, num_classes: int) -> nn.Module | None:
+def _semantic_head(options: ModelOptions, layout: Layout, num_classes: int) -> nn.Module | None:
     channels = [layout.steps[i].channels for i in _semantic_inputs(layout)]
     if options.semantic_head == "aspp":
         return AtrousSemanticHead(channels, num_classes + 1, options.semantic_dim, act=ACT)

@@ -6,19 +6,23 @@ Letters: B batch, C channels, N queries, K classes without void, h×w feature si
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from kmax.model.kmeans_layer import ClusteringOptions, KMeansLayer
+from kmax.model.kmeans_layer import KMeansLayer
 from kmax.model.layers import ConvNorm, prediction_conv, resize
+from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
 from kmax.model.semantic_head import ASPP
+from kmax.options import OptionError
 from kmax.structures import Prediction
 
-RELAXED_LEVELS = 2
-"""ReMaX relaxes the predictions of the two coarsest levels: the first four of six."""
+COARSE_STRIDES = (32, 16, 8)
+"""Of the features that the layers attend to."""
+
+RELAXED = 2 / 3
+"""ReMaX relaxes the predictions of this part of the layers, from the first on: four of six."""
 
 
 class RelaxationHead(nn.Sequential):
@@ -32,43 +36,32 @@ class TransformerDecoder(nn.Module):
     """Layers from coarse to fine on the pixel decoder's features, then the final prediction.
 
     Args:
-        feature_channels: of the features for the layers, coarse to fine; `layers` tells how many use each.
-        final_channels: of the finest feature.
-        remax: give the layers of the two coarsest levels a semantic head, which training alone uses.
+        channels: of the pixel decoder's features, coarse to fine; the finest is for the final prediction.
+        options: `layers` tells how many layers use each of the features at `COARSE_STRIDES`; with `remax`, the first
+            ones have a semantic head, which training alone uses.
+
+    Raises:
+        OptionError: another number of `layers`.
     """
 
-    def __init__(
-        self,
-        feature_channels: Sequence[int],
-        final_channels: int,
-        num_classes: int,
-        num_queries: int,
-        layers: Sequence[int],
-        dim: int,
-        feature_dim: int,
-        ffn_dim: int,
-        heads: int,
-        drop_path: float,
-        clustering: ClusteringOptions,
-        remax: bool = False,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, options: ModelOptions) -> None:
         super().__init__()
-        self.residual = clustering.residual_assignment
-        self.centres = nn.Parameter(torch.randn(dim, num_queries))
-        self.level = [level for level, count in enumerate(layers) for _ in range(count)]
+        if len(options.layers) != len(COARSE_STRIDES):
+            raise OptionError(f"layers needs {len(COARSE_STRIDES)} entries, one for each of the strides 32, 16 and 8.")
+        dim = options.dim
+        self.residual = options.residual_assignment
+        self.centres = nn.Parameter(torch.randn(dim, options.num_queries))
+        self.level = [level for level, count in enumerate(options.layers) for _ in range(count)]
         read_again = [level == following for level, following in zip(self.level, [*self.level[1:], -1], strict=True)]
         self.layers = nn.ModuleList(
-            KMeansLayer(
-                feature_channels[level], num_classes, dim, feature_dim, ffn_dim, heads, drop_path,
-                replace(clustering, pixel_update=clustering.pixel_update and again),
-            )
+            KMeansLayer(channels[level], num_classes, options, options.pixel_update and again)
             for level, again in zip(self.level, read_again, strict=True)
-        )  # fmt: skip
-        relaxed = sum(level < RELAXED_LEVELS for level in self.level) if remax else 0
+        )
+        relaxed = round(len(self.level) * RELAXED) if options.remax else 0
         self.relaxation = nn.ModuleList(RelaxationHead(dim, num_classes) for _ in range(relaxed))
         self.class_embedding = ConvNorm(dim, dim, dims=1, act=nn.GELU)
         self.mask_embedding = ConvNorm(dim, dim, dims=1, act=nn.GELU)
-        self.predictor = PredictionHead(final_channels, dim, feature_dim, num_classes)
+        self.predictor = PredictionHead(channels[-1], dim, options.feature_dim, num_classes)
 
     def forward(
         self, features: Sequence[Tensor], finest: Tensor, aligned: bool

@@ -10,15 +10,21 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from kmax.data import color_operations
+from kmax.data.options import DatasetOptions
 from kmax.data.color_operations import SEQUENCES, operate_on_color
 from kmax.data.shapes import ShapesDataset
 from kmax.data.targets import crowd_map, make_target, weight_map
-from kmax.data.training import Augmentation, TrainingSet
+from kmax.data.training import TrainingSet
 from kmax.data.transforms import draw_window
 from kmax.losses import Criterion
+from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Sample, Segment
 
-PLAIN = Augmentation((65, 65), (0.5, 0.5), flip=False, color_jitter=False, copy_paste=False)
+PLAIN = DatasetOptions(
+    size=(65, 65), scale=(0.5, 0.5), flip=False, color_jitter=False, copy_paste=False
+)
+
+PROTOTYPES = LossOptions(semantic_temperature=None, instance_loss="prototypes")
 
 
 def test_the_scale_is_one_of_eleven_and_sizes_are_rounded_down() -> None:
@@ -117,7 +123,7 @@ def test_labelled_crowd_counts_in_the_semantic_loss_only_and_weights_multiply() 
     feature = torch.nn.functional.normalize(torch.randn(1, 8, size, size), dim=1)
     prediction = Prediction(torch.randn(1, 6, 4), torch.randn(1, 6, size, size), feature)
     semantic = torch.randn(1, 4, size, size)
-    criterion = Criterion(3, semantic_temperature=None, instance_loss="prototypes", is_thing=[True, True, False])
+    criterion = Criterion(3, PROTOTYPES, [True, True, False])
     full = replace(
         target, crowd=crowd_map(sample, (129, 129)), weight=weight_map(sample, (129, 129), 4, [True, True, False], 3.0)
     )

@@ -83,9 +83,9 @@ def test_without_sizes_the_cells_are_the_pixels() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"thing_area": 100}, "set inference.method=pixel_wise"),
-        ({"stuff_area": 100, "method": "mask_wise"}, "or both areas to 0"),
-        ({"method": "pixels"}, "choose one of mask_wise, pixel_wise"),
+        ({"thing_area": 100}, "thing_area=100 belongs to method=pixel_wise"),
+        ({"stuff_area": 100, "method": "mask_wise"}, "choose that method, or set it to 0"),
+        ({"method": "pixels"}, "must be one of mask_wise, pixel_wise"),
         ({"method": "pixel_wise", "thing_area": -1}, "at least 0"),
     ],
 )

@@ -10,10 +10,13 @@ import torch
 
 import golden_tools
 from kmax.losses import Criterion, match
+from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Target
 
 CASES = sorted(f"max/{path.stem}" for path in (golden_tools.GOLDEN / "max").glob("criterion_max_*.npz"))
 WEIGHTS = {"class": 3.0, "mask": 0.3, "dice": 3.0, "instance_discrimination": 1.0, "semantic": 1.0}
+
+PROTOTYPES = LossOptions(semantic_temperature=None, instance_loss="prototypes")
 
 
 def target(fixture: Any, image: int) -> Target:
@@ -46,9 +49,7 @@ def recorded(case: str) -> tuple[Any, Output, list[Target]]:
 def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
     fixture, output, targets = recorded(case)
     classes, things = int(fixture["num_classes"]), int(fixture["num_things"])
-    criterion = Criterion(
-        classes, semantic_temperature=None, instance_loss="prototypes", is_thing=[k < things for k in range(classes)]
-    )
+    criterion = Criterion(classes, PROTOTYPES, [k < things for k in range(classes)])
     assert output.semantic_logits is not None
     losses = criterion(output._replace(semantic_logits=output.semantic_logits.roll(-1, 1)), targets).by_name()
     assert set(losses) == set(WEIGHTS)

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from kmax.losses import Criterion
+from kmax.losses.options import LossOptions
 from kmax.losses.relaxation import class_overlap, reclass, remask
 from kmax.model import KMaXDeepLab, build_backbone, kmeans
-from kmax.model.kmeans_layer import ClusteringOptions, KMeansLayer
+from kmax.model.kmeans_layer import KMeansLayer
+from kmax.model.options import ModelOptions
+from kmax.options import OptionError
 from kmax.structures import Output, Prediction, Target
 
 B, C, N, P = 2, 3, 4, 7
@@ -23,9 +26,10 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.randn(B, N, P).double(), torch.randn(B, C, P).double()
 
 
-def layer(drop_path: float = 0.0, **options: Any) -> KMeansLayer:
+def layer(**options: Any) -> KMeansLayer:
     torch.manual_seed(1)
-    made = KMeansLayer(12, 3, 16, 8, 16, 4, drop_path, ClusteringOptions(**options))
+    sizes = {"dim": 16, "feature_dim": 8, "ffn_dim": 16, "heads": 4, "drop_path": 0.0}
+    made = KMeansLayer(12, 3, ModelOptions(**sizes, **options), writes_pixels=options.get("pixel_update", False))
     for module in made.modules():  # the norms that start at 0 would hide what is behind them
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.ones_(module.weight)
@@ -34,10 +38,11 @@ def layer(drop_path: float = 0.0, **options: Any) -> KMeansLayer:
 
 def model(**options: Any) -> KMaXDeepLab:
     torch.manual_seed(2)
-    return KMaXDeepLab(
-        build_backbone("resnet18"), 3, num_queries=4, widths=(16, 8, 8, 8), blocks=(1, 1, 1, 1), layers=(2, 2, 2),
-        dim=16, feature_dim=8, ffn_dim=16, drop_path=0.0, semantic_head="plain", **options,
-    )  # fmt: skip
+    sizes: dict[str, Any] = {
+        "num_queries": 4, "widths": (16, 8, 8, 8), "blocks": (1, 1, 1, 1), "dim": 16, "feature_dim": 8, "ffn_dim": 16,
+        "drop_path": 0.0, "semantic_head": "plain",
+    }  # fmt: skip
+    return KMaXDeepLab(build_backbone("resnet18"), 3, ModelOptions(**sizes, **options))
 
 
 def test_the_mean_update_is_the_mean_of_each_clusters_pixels() -> None:
@@ -132,9 +137,11 @@ def test_recurrence_repeats_assignment_and_update_with_the_same_weights() -> Non
 
 
 def test_every_step_of_a_recurrence_is_supervised() -> None:
-    output = model(recurrence=2).train()(torch.randn(2, 3, 65, 65))
-    assert len(output.predictions) == 13
-    losses = Criterion(3, samples=64)(output, targets(17)).by_name()
+    made = model(recurrence=2).train()
+    output = made(torch.randn(2, 3, 65, 65))
+    assert len(output.predictions) == len(made.stage_names) == 13
+    assert made.stage_names[:3] == ("layer 1.1 · 1/32", "layer 1.2 · 1/32", "layer 2.1 · 1/32")
+    losses = Criterion(3, LossOptions(samples=64))(output, targets(17)).by_name()
     assert {f"mask_{i}" for i in range(12)} <= losses.keys()
 
 
@@ -157,7 +164,7 @@ def test_every_parameter_learns(options: dict[str, Any]) -> None:
     for module in made.modules():
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.ones_(module.weight)
-    Criterion(3, samples=64)(made(torch.randn(2, 3, 65, 65)), targets(17)).total.backward()
+    Criterion(3, LossOptions(samples=64))(made(torch.randn(2, 3, 65, 65)), targets(17)).total.backward()
     assert not [name for name, parameter in made.named_parameters() if parameter.grad is None]
     # What the last layer of a stride wrote into its pixels would be read by nobody.
     written = [layer.pixel_update is not None for layer in made.transformer_decoder.layers]
@@ -217,7 +224,7 @@ def test_remax_leaves_inference_and_the_final_prediction_alone() -> None:
 def test_remax_relaxes_the_first_four_predictions_only() -> None:
     output = model(remax=True).train()(torch.randn(2, 3, 65, 65))
     assert [r is not None for r in output.relaxation] == [True] * 4 + [False] * 3
-    criterion = Criterion(3, samples=10**4)
+    criterion = Criterion(3, LossOptions(samples=10**4))
     losses = criterion(output, targets(17)).by_name()
     without = criterion(Output(output.predictions, output.semantic_logits), targets(17)).by_name()
     assert losses.keys() - without.keys() == {f"relaxation_{i}" for i in range(4)}
@@ -228,15 +235,15 @@ def test_remax_relaxes_the_first_four_predictions_only() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"attention": "softmax", "recurrence": 3}, "model.recurrence=3 belongs to model.attention=kmeans"),
-        ({"attention": "cmt", "update": "mean"}, "model.update=mean belongs to model.attention=kmeans"),
-        ({"pixel_update": True}, "model.pixel_update=True belongs to model.attention=cmt"),
-        ({"residual_assignment": True, "attention": "softmax"}, "belongs to model.attention=cmt, not to softmax"),
+        ({"attention": "softmax", "recurrence": 3}, "recurrence=3 belongs to attention=kmeans"),
+        ({"attention": "cmt", "update": "mean"}, "update=mean belongs to attention=kmeans"),
+        ({"pixel_update": True}, "pixel_update=True belongs to attention=cmt"),
+        ({"residual_assignment": True, "attention": "softmax"}, "belongs to attention=cmt, not to softmax"),
         ({"recurrence": 0}, "must be at least 1"),
-        ({"attention": "none"}, "choose one of kmeans, softmax, cmt"),
-        ({"update": "median"}, "choose one of sum, mean"),
+        ({"attention": "none"}, "must be one of kmeans, softmax, cmt"),
+        ({"update": "median"}, "must be one of sum, mean"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        ClusteringOptions(**options)
+    with pytest.raises(OptionError, match=sentence):
+        ModelOptions(**options)

@@ -12,6 +12,7 @@ import golden_tools
 from kmax.categories import load_categories
 from kmax.checkpoint.deeplab2 import Variables, from_deeplab2
 from kmax.losses import Criterion
+from kmax.losses.options import LossOptions
 from kmax.structures import Target
 
 TOLERANCE = 1e-6
@@ -20,6 +21,8 @@ OUTPUTS = {
     "mask_logits": "pixel_space_mask_logits",
     "pixel_feature": "pixel_space_normalized_feature",
 }
+
+PROTOTYPES = LossOptions(semantic_temperature=None, instance_loss="prototypes")
 
 
 @pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.slow)])
@@ -44,7 +47,7 @@ def test_a_training_step_equals_the_recorded_one(variant: str) -> None:
     ]
     counts = counted(model)
     output = model(images)
-    criterion = Criterion(133, semantic_temperature=None, instance_loss="prototypes", is_thing=is_thing)
+    criterion = Criterion(133, PROTOTYPES, is_thing)
     losses = criterion(output, targets).by_name()
     total = torch.stack(list(losses.values())).sum()
     total.backward()

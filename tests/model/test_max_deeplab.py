@@ -11,9 +11,11 @@ import torch
 
 import golden_tools
 from kmax.losses import Criterion
+from kmax.losses.options import LossOptions
 from kmax.model.axial_attention import RelativePosition
 from kmax.model.dual_path import DualPathBlock, MemoryOptions
-from kmax.model.max_deeplab import MaXDeepLab, MaXOptions
+from kmax.model.max_deeplab import MaXDeepLab
+from kmax.model.options import ModelOptions
 from kmax.model.stacked import LAYOUTS, drop_rates
 from kmax.structures import Target
 
@@ -22,10 +24,12 @@ SMALL: dict[str, Any] = {
     "semantic_dim": 8,
 }  # fmt: skip
 
+PROTOTYPES = LossOptions(semantic_temperature=None, instance_loss="prototypes")
+
 
 def small(variant: str = "s", **options: Any) -> MaXDeepLab:
     torch.manual_seed(0)
-    return MaXDeepLab(MaXOptions(**{**SMALL, "variant": variant, **options}), 3)
+    return MaXDeepLab(variant, 3, ModelOptions(architecture="max_deeplab", **{**SMALL, **options}))
 
 
 def ones(model: torch.nn.Module) -> torch.nn.Module:
@@ -78,11 +82,12 @@ def test_every_parameter_learns_also_when_activations_are_computed_again(variant
     images = torch.randn(2, 3, 65, 65)
     gradients = []
     for checkpointing in (False, True):
-        model = ones(small(variant, semantic_head=head, checkpointing=checkpointing)).train()
+        model = ones(small(variant, semantic_head=head)).train()
+        model.checkpointing = checkpointing
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        criterion = Criterion(3, semantic_temperature=None, instance_loss="prototypes", is_thing=[True, True, False])
+        criterion = Criterion(3, PROTOTYPES, [True, True, False])
         criterion(model(images), targets).total.backward()
         assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
         gradients.append(model.backbone.stem[0].conv.weight.grad)
@@ -104,7 +109,7 @@ def test_only_the_one_prediction_is_supervised() -> None:
 
 
 def test_initialisation_has_the_recorded_spreads() -> None:
-    model = MaXDeepLab(MaXOptions(variant="s", width=0.5, semantic_head="none"), 133)
+    model = MaXDeepLab("s", 133, ModelOptions(architecture="max_deeplab", width=0.5, semantic_head="none"))
 
     def spread(parameter: torch.Tensor) -> float:
         return float(parameter.detach().std())
