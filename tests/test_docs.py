@@ -24,6 +24,7 @@ def run(*command: str, cwd: Path = ROOT, **env: str) -> str:
     return result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
@@ -38,6 +39,7 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     assert not (tmp_path / "hooks.py").exists()
 
 
+@pytest.mark.long
 def test_a_wheel_builds_models_without_the_checkout(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--quiet",

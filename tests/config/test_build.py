@@ -12,10 +12,11 @@ from kmax.checkpoint.own import read_checkpoint
 from kmax.config.build import class_dependent, initialize_from, module_from_config
 from kmax.config.compose import compose_config, resolve
 from kmax.module import KMaXModule
+from small_run import SMALL_MODEL
 
 
 def module(categories: Categories, *overrides: str) -> KMaXModule:
-    config = compose_config("shapes", "~callbacks", "logger=none", *overrides)
+    config = compose_config("shapes", "~callbacks", "logger=none", *SMALL_MODEL, *overrides)
     return module_from_config(resolve(config), categories, pretrained=False)
 
 
