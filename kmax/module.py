@@ -74,11 +74,10 @@ class KMaXModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
         losses = self.criterion(self(batch), batch.targets)
-        total = torch.stack(list(losses.values())).sum()
         size = len(batch.targets)
+        total = losses.total
         self.log("train/loss", total, prog_bar=True, batch_size=size)
-        final = {f"train/{name}": value for name, value in losses.items() if not name[-1].isdigit()}
-        self.log_dict(final, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in losses.final.items()}, batch_size=size)
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:  # type: ignore[override]
@@ -121,7 +120,7 @@ class KMaXModule(LightningModule):
         groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
         fused = recipe["fused"]
         if fused is None:
-            fused = self.device.type == "cpu" and not recipe.get("clip_norm")
+            fused = self.device.type in ("cpu", "cuda") and not recipe.get("clip_norm")
         optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])

@@ -30,6 +30,7 @@ from kmax.categories import load_categories
 from kmax.config.build import model_from_config
 from kmax.config.compose import compose_config, resolve
 from kmax.losses import Criterion
+from kmax.strategy.fake import to_fake
 from kmax.structures import Output, Prediction, Target
 
 EXPERIMENTS = (
@@ -87,15 +88,6 @@ class Kept:
         return sum(storage.nbytes() for storage in self._storages.values())
 
 
-def to_fake(model: nn.Module) -> None:
-    """Replace the tensors of a model on the meta device; call it under FakeTensorMode."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
-
-
 def measure(config: dict[str, Any], size: tuple[int, int]) -> Cost:
     """What one image of `size` costs a model in training.
 
@@ -130,7 +122,7 @@ def loss_bytes(config: dict[str, Any], output: Output, classes: int) -> int:
     given = [part for prediction in predictions for part in prediction]
     with Kept([*given, *([] if semantic is None else [semantic])]) as kept:
         losses = Criterion(classes, **config["loss"])(Output(predictions, semantic), [target])
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(loss) for loss in losses.by_name().values())
     return kept.bytes
 
 

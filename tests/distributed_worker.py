@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ class Odd(Callback):
             targets = tuple(Target(empty, target.labels[:0]) for target in targets)
         losses = self.original(output, targets)
         if trainer.global_rank == 1 and step == 2:
-            losses["mask"] = losses["mask"] * torch.nan
+            poisoned = replace(losses.predictions, mask=losses.predictions.mask * torch.nan)
+            losses = replace(losses, predictions=poisoned)
         return losses
 
 

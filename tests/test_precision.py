@@ -52,8 +52,8 @@ def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str
     with one_thread():
         with torch.autocast("cpu", precision):
             output = module(data)
-            losses = module.criterion(output, data.targets)
-        exact = module.criterion(module(data), data.targets)
+            losses = module.criterion(output, data.targets).by_name()
+        exact = module.criterion(module(data), data.targets).by_name()
         assert all(loss.dtype == torch.float32 for loss in losses.values())
         assert all(value.isfinite().all() for prediction in output.predictions for value in prediction)
         for name, loss in losses.items():

@@ -3,9 +3,11 @@
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
+from kmax.callbacks.moving_average import MovingAverage
 from kmax.callbacks.nonfinite import NonFiniteGuard
 from kmax.callbacks.panels import Panels
 from kmax.callbacks.prediction_writer import PredictionWriter
+from kmax.callbacks.progress import Progress
 from kmax.callbacks.pruning import MedianPruning
 from kmax.callbacks.random_state import RandomState
 from kmax.callbacks.resume import ResumeCheckpoint
@@ -19,9 +21,11 @@ __all__ = [
     "ContinuedCSVLogger",
     "Heartbeat",
     "MedianPruning",
+    "MovingAverage",
     "NonFiniteGuard",
     "Panels",
     "PredictionWriter",
+    "Progress",
     "RandomState",
     "ResumeCheckpoint",
     "SkippedFiles",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kmax.data.loader import TrainingLoader
+from kmax.strategy.signals import STOP_SIGNALS
 
 
 class NonFiniteGuard(Callback):
@@ -34,17 +35,19 @@ class NonFiniteGuard(Callback):
         self._dumped = False
         self._losses: list[Tensor] = []
         self._draws: list[list[tuple[int, int]]] = []
-        self._statistics: list[tuple[Tensor, Tensor]] = []  # running statistics, and what they were
+        self._statistics: list[Tensor] = []  # running means and variances
+        self._kept: list[Tensor] = []  # what they were before the step
+        self._count = torch.zeros(())  # of skipped steps, where the module lies
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
-        live = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
-        self._statistics = [(buffer, buffer.clone()) for buffer in live]
+        self._statistics = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self._kept = [buffer.clone() for buffer in self._statistics]
+        self._count = torch.full((), float(self.skipped), device=pl_module.device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._losses:  # the first batch of a step
-            for buffer, copy in self._statistics:
-                copy.copy_(buffer)
+            self._copy(self._kept, self._statistics)
         loader = trainer.train_dataloader
         self._draws.append(loader.last_draws() if isinstance(loader, TrainingLoader) else [])
 
@@ -57,9 +60,11 @@ class NonFiniteGuard(Callback):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         losses = torch.stack(self._losses)
         norm = torch.nn.utils.get_total_norm(gradients)
-        bad = torch.stack([~losses.isfinite().all(), ~norm.isfinite()]).float()
-        # One exchange and one wait for the device per optimizer step.
-        bad_loss, bad_gradient = trainer.strategy.reduce(bad, reduce_op="max").tolist()
+        asked = torch.full_like(norm, float(STOP_SIGNALS.received is not None))
+        flags = torch.stack([~losses.isfinite().all(), ~norm.isfinite(), asked != 0]).float()
+        # One exchange and one wait for the device per optimizer step, for `ResumeCheckpoint` as well.
+        bad_loss, bad_gradient, stop = trainer.strategy.reduce(flags, reduce_op="max").tolist()
+        STOP_SIGNALS.agreed = bool(stop)
         if bad_loss or bad_gradient:
             self._skip(trainer, optimizer, gradients)
             own = not bool(losses.isfinite().all())
@@ -78,7 +83,7 @@ class NonFiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        pl_module.log("train/skipped_steps", float(self.skipped))
+        pl_module.log("train/skipped_steps", self._count)  # a number would be copied to the device in every step
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
@@ -89,13 +94,19 @@ class NonFiniteGuard(Callback):
     def _skip(self, trainer: Trainer, optimizer: torch.optim.Optimizer, gradients: list[Tensor]) -> None:
         self.skipped += 1
         self.in_a_row += 1
+        self._count = self._count + 1
+        self._copy(self._statistics, self._kept)
         with torch.no_grad():
-            for buffer, copy in self._statistics:
-                buffer.copy_(copy)
             if scaler_of(trainer) and getattr(optimizer, "_step_supports_amp_scaling", False):
                 gradients[0].fill_(torch.nan)  # a fused optimizer itself looks for what is not finite
             else:
                 optimizer.zero_grad(set_to_none=True)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(target: list[Tensor], source: list[Tensor]) -> None:
+        if target:
+            torch._foreach_copy_(target, source)  # a few kernels instead of two per norm
 
     def _dump(self, trainer: Trainer, pl_module: LightningModule, losses: Tensor) -> None:
         self._dumped = True

@@ -52,7 +52,7 @@ class ResumeCheckpoint(Checkpoint):
         validates, ends = validation_follows(trainer), step >= trainer.max_steps
         if ends and validates:
             return  # a run that is over would not be asked again for the validation that is still due
-        stop = any_rank(trainer, STOP_SIGNALS.received is not None) and not ends
+        stop = _asked_to_stop(trainer) and not ends
         if stop or ends or validates or step % self.every_n_steps == 0:
             self._save(trainer, before_validation=validates)
         if stop:
@@ -102,9 +102,11 @@ class ResumeCheckpoint(Checkpoint):
         raise Stopped(trainer.global_rank)
 
 
-def any_rank(trainer: Trainer, flag: bool) -> bool:
-    """Whether `flag` is set on any rank; all must ask."""
-    return trainer.strategy.reduce_boolean_decision(flag, all=False)
+def _asked_to_stop(trainer: Trainer) -> bool:
+    """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
+    (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
+    agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
+    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False) if agreed is None else agreed
 
 
 def validation_follows(trainer: Trainer) -> bool:

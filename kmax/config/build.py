@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
 
-from kmax.callbacks import AtomicCheckpointIO
+from kmax.callbacks import AtomicCheckpointIO, MovingAverage
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint
@@ -167,9 +168,9 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
         "accelerator": strategy["accelerator"],
         "devices": strategy["devices"],
         "num_nodes": strategy["num_nodes"],
-        "strategy": strategy["strategy"],
+        "strategy": _distribution(strategy),
         "precision": strategy["precision"],
-        "sync_batchnorm": strategy["sync_batchnorm"],
+        "benchmark": not options.get("deterministic"),  # cuDNN looks for its fastest algorithms: shapes repeat
         "use_distributed_sampler": False,
         "max_steps": config["optimizer"]["steps"],
         "accumulate_grad_batches": accumulate,
@@ -187,12 +188,20 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
     return Trainer(**{**arguments, **options})
 
 
+def _distribution(strategy: Mapping[str, Any]) -> str | Strategy:
+    """Lightning's strategy. Under DDP gradients lie in its buckets; buffers are sent along only where ranks would
+    differ in them, which synchronized batch norms do not."""
+    if strategy["strategy"] != "ddp":
+        return str(strategy["strategy"])
+    return DDPStrategy(broadcast_buffers=not strategy["sync_batchnorm"], gradient_as_bucket_view=True)
+
+
 def _callbacks(config: dict[str, Any]) -> list[Callback]:
     """The callbacks of a run, without a progress bar where `trainer.enable_progress_bar` forbids it."""
     callbacks = [instantiate(callback) for callback in config["callbacks"].values()]
     decay = config["optimizer"].get("ema_decay")
     if decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=decay))
+        callbacks.append(MovingAverage(decay))
     wanted = config["trainer"]["enable_progress_bar"]
     return [callback for callback in callbacks if wanted or not isinstance(callback, ProgressBar)]
 

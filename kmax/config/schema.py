@@ -97,7 +97,7 @@ class DatasetConfig:
 class OptimizerConfig:
     """AdamW with a warm-up and polynomial decay; `steps` is the length of the run in optimizer steps. `clip_norm`
     bounds the norm of the gradient; with `ema_decay` validation and checkpoints use an exponential moving average of
-    the weights. `fused` asks for AdamW's single kernel; null: on a CPU without `clip_norm`."""
+    the weights. `fused` asks for AdamW's single kernel; null: without `clip_norm`."""
 
     lr: float = MISSING
     weight_decay: float = 0.05

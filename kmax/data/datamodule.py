@@ -15,6 +15,7 @@ from kmax.data.datasets import PanopticDataset
 from kmax.data.evaluation import EvaluationSet, StridedSampler, collate_evaluation
 from kmax.data.loader import DrawSampler, TrainingLoader, single_threaded
 from kmax.data.training import Augmentation, TrainingSet, collate_training
+from kmax.structures import Batch
 
 
 class PanopticDataModule(LightningDataModule):
@@ -75,6 +76,10 @@ class PanopticDataModule(LightningDataModule):
         sampler = StridedSampler(len(self.evaluation_set), *self._place())
         options = self._options(collate_evaluation)
         return DataLoader(self.evaluation_set, self.val_batch_size, sampler=sampler, **options)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on `device`; from page-locked memory, copied while the device still computes."""
+        return batch.to(device, non_blocking=True)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kmax.losses.criterion import Criterion
+from kmax.losses.losses import Losses
 from kmax.losses.matching import Match, match
 
-__all__ = ["Criterion", "Match", "match"]
+__all__ = ["Criterion", "Losses", "Match", "match"]

@@ -1,23 +1,27 @@
-"""Cross-entropy of the class of every query, weighted by how well its mask fits."""
+"""Cross-entropy of the class of every query, weighted by how well its mask fits.
+
+Letters: L predictions, B batch, N queries, K classes without void.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from kmax.losses.common import mean_over_images
+from kmax.losses.averages import LEAST_WEIGHT, MATCHED_WEIGHT, UNMATCHED_WEIGHT, mean_over_images
 from kmax.losses.matching import Match
 from kmax.numerics import at_least_float32
 
 
 def classification_loss(class_logits: Tensor, match: Match) -> Tensor:
-    """Loss `class` of one prediction, unweighted.
+    """Loss `class` of each prediction, unweighted: (L,), or () for one without a leading axis.
 
     Args:
-        class_logits: (B, N, K+1), void last.
+        class_logits: (L, B, N, K+1) or (B, N, K+1), void last.
         match: of the final prediction.
     """
-    entropy = functional.cross_entropy(at_least_float32(class_logits).transpose(1, 2), match.label, reduction="none")
-    balance = torch.where(match.segment >= 0, 0.75, 0.25)
-    return mean_over_images(entropy * balance * match.mask_similarity.clamp(min=1e-5))
+    log_probability = at_least_float32(class_logits).log_softmax(-1)
+    label = match.label[..., None].expand(*class_logits.shape[:-1], 1)
+    entropy = -log_probability.gather(-1, label)[..., 0]  # (L, B, N)
+    balance = torch.where(match.segment >= 0, MATCHED_WEIGHT, UNMATCHED_WEIGHT)
+    return mean_over_images(entropy * (balance * match.mask_similarity.clamp(min=LEAST_WEIGHT)))

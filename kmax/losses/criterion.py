@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from kmax.losses.classification import classification_loss
 from kmax.losses.instance_discrimination import instance_discrimination_loss
+from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
+from kmax.numerics import without_autocast
 from kmax.structures import Output, Prediction, Target
 
 
@@ -58,33 +60,43 @@ class Criterion(nn.Module):
         self.semantic_temperature = semantic_temperature
         self.similarity_temperature = similarity_temperature
 
-    def forward(self, output: Output, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Weighted losses by name, each a scalar; their sum is what is minimised.
+    def forward(self, output: Output, targets: Sequence[Target]) -> Losses:
+        """The weighted losses of all predictions, coarse to final; `total` is what is minimized.
 
-        `class`, `mask`, `dice` and `instance_discrimination` are those of the final prediction, with `_0`, `_1`, …
-        those of the coarser ones, whose pixel features may be left at their own stride. `semantic` is there if the
-        output has semantic logits.
+        Pixel features of coarse predictions may be left at their own stride. `semantic` is there if the output has
+        semantic logits.
 
         Raises:
             ValueError: predictions and targets do not fit each other.
         """
-        *coarse, final = output.predictions
-        self._check(output.predictions)
-        with torch.autocast(final.mask_logits.device.type, enabled=False):
+        predictions, final = output.predictions, output.predictions[-1]
+        self._check(predictions)
+        with without_autocast(final.mask_logits):
             matched = match(final.class_logits, final.mask_logits, targets)
-            rarity = log_rarity(matched.owner, matched.segment.shape[1])
-            losses = self._prediction_losses(final, matched, rarity, "")
-            if output.semantic_logits is not None:
-                losses["semantic"] = self.semantic_weight * semantic_loss(
-                    output.semantic_logits,
-                    targets,
-                    (final.mask_logits.shape[2], final.mask_logits.shape[3]),
-                    self.semantic_temperature,
-                    self.samples,
-                )
-            for i, prediction in enumerate(coarse):
-                losses |= self._prediction_losses(prediction, matched, rarity, f"_{i}")
-        return losses
+            mask, dice = mask_losses([p.mask_logits for p in predictions], matched)
+            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched)
+            instance = self._instance_discrimination(predictions, matched)
+            weighted = PredictionLosses(
+                self.class_weight * classes,
+                self.mask_weight * mask,
+                self.dice_weight * dice,
+                self.instance_weight * instance,
+            )
+            return Losses(weighted, self._semantic(output, targets))
+
+    def _instance_discrimination(self, predictions: Sequence[Prediction], matched: Match) -> Tensor:
+        rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
+        drawn = draw_pixels(rarity.expand(len(predictions), -1, -1), self.instance_temperature, self.samples)
+        features = [prediction.pixel_feature for prediction in predictions]
+        size = _map_size(predictions[-1])
+        return instance_discrimination_loss(features, matched, drawn, size, self.similarity_temperature)
+
+    def _semantic(self, output: Output, targets: Sequence[Target]) -> Tensor | None:
+        if output.semantic_logits is None:
+            return None
+        size = _map_size(output.predictions[-1])
+        loss = semantic_loss(output.semantic_logits, targets, size, self.semantic_temperature, self.samples)
+        return self.semantic_weight * loss
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
         classes = predictions[-1].class_logits.shape[2] - 1
@@ -97,18 +109,6 @@ class Criterion(nn.Module):
         if len(shapes) > 1:
             raise ValueError(f"Mask logits of shapes {sorted(shapes)}: resize those of all predictions to one size.")
 
-    def _prediction_losses(
-        self, prediction: Prediction, matched: Match, rarity: Tensor, suffix: str
-    ) -> dict[str, Tensor]:
-        size = (prediction.mask_logits.shape[2], prediction.mask_logits.shape[3])
-        mask, dice = mask_losses(prediction.mask_logits, matched)
-        drawn = draw_pixels(rarity, self.instance_temperature, self.samples)
-        instance = instance_discrimination_loss(
-            prediction.pixel_feature, matched, drawn, size, self.similarity_temperature
-        )
-        return {
-            f"class{suffix}": self.class_weight * classification_loss(prediction.class_logits, matched),
-            f"mask{suffix}": self.mask_weight * mask,
-            f"dice{suffix}": self.dice_weight * dice,
-            f"instance_discrimination{suffix}": self.instance_weight * instance,
-        }
+
+def _map_size(prediction: Prediction) -> tuple[int, int]:
+    return prediction.mask_logits.shape[2], prediction.mask_logits.shape[3]

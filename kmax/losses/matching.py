@@ -13,10 +13,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from kmax.losses.common import exponentials
+from kmax.losses.kernels.strips import mass_per_segment
 from kmax.numerics import at_least_float32
 from kmax.structures import VOID, Target
 
+_EPS = 1e-5
 
 @dataclass(frozen=True)
 class Match:
@@ -33,6 +34,15 @@ class Match:
     owner: Tensor
     mask_similarity: Tensor
     class_similarity: Tensor
+
+
+def dice_and_void(mask_logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition: mask logits (N, P) and disjoint masks (M, P), 0 or 1 → dice of each query with each segment
+    (N, M), and the share of each query's mask that lies on void (N,)."""
+    probability, void = mask_logits.softmax(0), 1 - masks.sum(0)
+    on_segments, on_void = probability @ masks.T, probability @ void
+    dice = on_segments / ((on_segments.sum(1, keepdim=True) + masks.sum(1)) / 2 + _EPS)
+    return dice, on_void / (probability.sum(1) + _EPS)
 
 
 @torch.no_grad()
@@ -53,11 +63,11 @@ def match(class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target]) 
     segment_map, labels = stack_targets(targets, mask_logits.shape[0], mask_logits.shape[2:])
     void_label, segments = class_logits.shape[2] - 1, labels.shape[1]
     segment_map = segment_map.masked_fill(segment_map == VOID, segments)
-    mass = _mass_per_segment(mask_logits.flatten(2), segment_map, segments)
+    mass = mass_per_segment(mask_logits.flatten(2), segment_map, segments)
     area = torch.zeros_like(mass[:, 0]).scatter_add_(1, segment_map, torch.ones_like(segment_map, dtype=mass.dtype))
     on_segments, on_void = mass[..., :-1], mass[..., -1]
-    dice = on_segments / ((on_segments.sum(2, keepdim=True) + area[:, None, :-1]) / 2 + 1e-5)
-    void_share = on_void / (mass.sum(2) + 1e-5)
+    dice = on_segments / ((on_segments.sum(2, keepdim=True) + area[:, None, :-1]) / 2 + _EPS)
+    void_share = on_void / (mass.sum(2) + _EPS)
     probability = at_least_float32(class_logits).softmax(2).gather(2, labels[:, None].expand_as(dice))
 
     query, segment = _assign(dice * probability, [len(target.labels) for target in targets])
@@ -91,21 +101,10 @@ def stack_targets(targets: Sequence[Target], batch: int, size: Sequence[int]) ->
     return segment_map, labels
 
 
-def _mass_per_segment(mask_logits: Tensor, segment_map: Tensor, segments: int) -> Tensor:
-    """The softmax over queries of `mask_logits` (B, N, P), summed over the pixels of each segment: (B, N, M+1)."""
-    mass: Tensor | int = 0
-    ids = torch.arange(segments + 1, device=segment_map.device)
-    for pixels, exp, _, total in exponentials(mask_logits):
-        inside = (segment_map[:, pixels, None] == ids) / total.transpose(1, 2)
-        mass = mass + exp @ inside
-    assert isinstance(mass, Tensor)
-    return mass
-
-
 def _assign(similarity: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The best assignment: query of each segment (B, M+1), the last void, and segment of each query (B, N); −1 = none.
 
-    Here is the one place in a training step where the host waits for the device.
+    Here is the one place in a training step where the host waits for the device: a copy there, and one back.
     """
     batch, queries, segments = similarity.shape
     scores = similarity.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
@@ -114,5 +113,5 @@ def _assign(similarity: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     for image, count in enumerate(counts):
         rows, columns = linear_sum_assignment(scores[image, :, :count], maximize=True)
         query[image, columns], segment[image, rows] = rows, columns
-    device = similarity.device
-    return torch.from_numpy(query).to(device), torch.from_numpy(segment).to(device)
+    both = torch.from_numpy(np.concatenate((query, segment), 1)).to(similarity.device)  # one copy for the two
+    return both[:, : segments + 1], both[:, segments + 1 :]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kmax.losses.common import mean_over_images
+from kmax.losses.averages import mean_over_images
 from kmax.losses.matching import stack_targets
 from kmax.losses.sampling import draw_pixels, gather_pixels, log_rarity
 from kmax.numerics import at_least_float32

@@ -5,13 +5,10 @@ Letters: B batch, H×W input size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
+
+from kmax.model.recompute import recompute
+
 
 STRIDES = (4, 8, 16, 32)
 STEM = 0
@@ -31,23 +28,4 @@ class Backbone(nn.Module):
 
     def run(self, stage: nn.Module, x: Tensor) -> Tensor:
         """A stage; its activations are computed again in the backward pass if `checkpointing`."""
-        if self.checkpointing and self.training:
-            if torch.compiler.is_compiling():
-                return checkpoint(stage, x, use_reentrant=False)
-            contexts = (nullcontext(), _statistics_kept(stage))
-            return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: contexts)
-        return stage(x)
-
-
-@contextmanager
-def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Batch norms count a batch once, although its activations are computed twice."""
-    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        return recompute(stage, x) if self.checkpointing and self.training else stage(x)

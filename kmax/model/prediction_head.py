@@ -41,5 +41,5 @@ class PredictionHead(nn.Module):
         masks = self.mask_norm(masks.flatten(1, 2)[:, None]).unflatten(2, masks.shape[1:3])[:, 0]
         classes = self.class_logits(class_embedding).transpose(1, 2)
         offset = classes.new_zeros(classes.shape[-1])
-        offset[-1] = self.void_offset
+        offset[-1:] = self.void_offset  # of a slice, this is a fill; of an element, a copy that the host waits for
         return Prediction(classes + offset, masks, feature)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kmax.strategy.sync_norm import synchronize
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -53,11 +55,13 @@ def keep_freed_memory() -> None:
 
 
 def tune_model(model: nn.Module, strategy: Mapping[str, Any]) -> None:
-    """Lay the weights out as `strategy` asks, and compile; the model computes the same and keeps its names. On a CPU,
-    memory is kept between steps, too."""
+    """Lay the weights out as `strategy` asks, let batch norms see the batches of all ranks, and compile; on one rank the
+    model computes the same, and it keeps its names. On a CPU, memory is kept between steps, too."""
     if _on_cpu(strategy["accelerator"]):
         keep_freed_memory()
     if strategy["channels_last"]:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if strategy["sync_batchnorm"]:
+        synchronize(model)
     if strategy["compile"]:
         model.compile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Poison(Callback):
     def losses(self, pl_module: Any, output: Any, targets: Any) -> Any:
         losses = self.original(output, targets)
         if self.count in self.batches:
-            losses["dice"] = losses["dice"] + torch.inf
+            poisoned = replace(losses.predictions, dice=losses.predictions.dice + torch.inf)
+            losses = replace(losses, predictions=poisoned)
             pl_module.model.transformer_decoder.predictor.mask_norm.running_mean.data.fill_(torch.nan)
         self.count += 1
         return losses

@@ -72,7 +72,7 @@ def random_targets(batch: int = 2, segments: int = 4, size: int = 17, classes: i
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
     fixture, output, targets = recorded(case)
-    losses = Criterion(int(fixture["num_classes"]), samples=10**6)(output, targets)
+    losses = Criterion(int(fixture["num_classes"]), samples=10**6)(output, targets).by_name()
     assert set(losses) == set(LOSSES)
     for name, value in losses.items():
         expected = WEIGHTS[name] * fixture[f"loss/{LOSSES[name]}"]
@@ -105,17 +105,17 @@ def test_intermediate_predictions_share_the_final_match() -> None:
     torch.manual_seed(0)
     output, targets = random_output(predictions=3), random_targets()
     criterion = Criterion(5, samples=1000)
-    losses = criterion(output, targets)
+    losses = criterion(output, targets).by_name()
     per_prediction = ("class", "mask", "dice", "instance_discrimination")
     assert set(losses) == {f"{n}{s}" for n in per_prediction for s in ("", "_0", "_1")} | {"semantic"}
     # A coarse prediction equal to the final one has equal losses: nothing but the match ties them together.
     final = output.predictions[-1]
-    twice = criterion(Output((final, final)), targets)
+    twice = criterion(Output((final, final)), targets).by_name()
     for name in per_prediction:
         torch.testing.assert_close(twice[f"{name}_0"], twice[name])
         torch.testing.assert_close(twice[name], losses[name])
     # With another final prediction the match, and with it the coarse losses, are others.
-    other = criterion(Output((final, output.predictions[0])), targets)
+    other = criterion(Output((final, output.predictions[0])), targets).by_name()
     assert not torch.allclose(other["class_0"], losses["class"])
 
 
@@ -124,7 +124,7 @@ def test_every_input_receives_a_finite_gradient(segments: int) -> None:
     torch.manual_seed(0)
     output = random_output()
     targets = [random_targets(batch=1)[0], random_targets(batch=1, segments=segments)[0]]
-    torch.stack(list(Criterion(5, samples=50)(output, targets).values())).sum().backward()
+    Criterion(5, samples=50)(output, targets).total.backward()
     for leaf in leaves(output):
         assert leaf.grad is not None
         assert leaf.grad.isfinite().all()
@@ -139,8 +139,8 @@ def test_an_empty_image_takes_part_in_the_mean_over_the_batch() -> None:
     def first(tensor: Tensor) -> Tensor:
         return tensor[:1]
 
-    alone = criterion(Output((Prediction(*map(first, output.predictions[0])),), first(leaves(output)[-1])), targets[:1])
-    both = criterion(output, [targets[0], empty])
+    alone = criterion(Output((Prediction(*map(first, output.predictions[0])),), first(leaves(output)[-1])), targets[:1]).by_name()
+    both = criterion(output, [targets[0], empty]).by_name()
     for name in ("mask", "dice", "instance_discrimination", "semantic"):
         torch.testing.assert_close(both[name], alone[name] / 2)
 
@@ -154,7 +154,7 @@ def test_half_precision_is_raised(dtype: torch.dtype) -> None:
     results = []
     for tensors in (half, full):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = Criterion(5, samples=1000)(Output((Prediction(*tensors[:3]),), tensors[3]), targets)
+            losses = Criterion(5, samples=1000)(Output((Prediction(*tensors[:3]),), tensors[3]), targets).by_name()
             torch.stack(list(losses.values())).sum().backward()
         results.append(losses)
     for name, value in results[0].items():
@@ -173,7 +173,7 @@ def test_an_overflow_yields_losses_that_are_not_finite_instead_of_an_error() -> 
     output, targets = random_output(), random_targets()
     with torch.no_grad():
         output.predictions[0].mask_logits[0, 2, 3, 3] = torch.inf
-    losses = Criterion(5)(output, targets)
+    losses = Criterion(5)(output, targets).by_name()
     assert not losses["mask"].isfinite()
 
 
@@ -187,7 +187,7 @@ def test_coarse_pixel_features_may_be_left_at_their_own_stride() -> None:
         gradients = []
         values = []
         for feature in (small, resized):
-            losses = Criterion(5, samples=10**4)(Output((first._replace(pixel_feature=feature), final)), targets)
+            losses = Criterion(5, samples=10**4)(Output((first._replace(pixel_feature=feature), final)), targets).by_name()
             value = losses["instance_discrimination_0"]
             gradients.append(torch.autograd.grad(value, small, retain_graph=True)[0])
             values.append(value)
@@ -213,3 +213,11 @@ def test_input_that_does_not_fit_is_refused() -> None:
 
 def test_the_criterion_has_no_parameters() -> None:
     assert not Criterion(5).state_dict()
+
+
+def test_the_total_is_the_sum_of_all_losses() -> None:
+    torch.manual_seed(0)
+    losses = Criterion(5, samples=50)(random_output(predictions=3), random_targets())
+    torch.testing.assert_close(losses.total, torch.stack(list(losses.by_name().values())).sum())
+    assert set(losses.final) == set(LOSSES)
+    assert {name: losses.by_name()[name] for name in LOSSES} == losses.final

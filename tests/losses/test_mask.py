@@ -6,22 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kmax.losses import common, match
-from kmax.losses.mask import OwnedSoftmax, mask_losses
+from kmax.losses import match
+from kmax.losses.kernels import strips
+from kmax.losses.kernels.owned_softmax import OwnedSoftmax
+from kmax.losses.mask import mask_losses, owned_softmax
 from kmax.structures import Target
-
-
-def plain(logits: Tensor, owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What `OwnedSoftmax` computes, with dense masks."""
-    one_hot = (owner[:, None] == torch.arange(logits.shape[1])[:, None]).to(logits.dtype)
-    p = logits.softmax(1)
-    entropy = -(logits.log_softmax(1) * one_hot).sum(1)
-    return entropy, (p * one_hot).sum(2), (p * (owner >= 0)[:, None]).sum(2)
 
 
 @pytest.fixture(params=[1, 2**18], ids=["many strips", "one strip"])
 def _strip(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(common._STRIP_ELEMENTS, "cpu", request.param)
+    monkeypatch.setitem(strips._STRIP_ELEMENTS, "cpu", request.param)
 
 
 @pytest.mark.usefixtures("_strip")
@@ -29,7 +23,7 @@ def test_values_and_gradient_are_those_of_the_dense_formulation() -> None:
     torch.manual_seed(0)
     logits = (10 * torch.randn(2, 5, 700, dtype=torch.float64)).requires_grad_()
     owner = torch.randint(-1, 5, (2, 700))
-    ours, expected = OwnedSoftmax.apply(logits, owner), plain(logits, owner)
+    ours, expected = OwnedSoftmax.apply(logits, owner), owned_softmax(logits, owner)
     weights = [torch.randn_like(value) for value in expected]
     for value, reference in zip(ours, expected, strict=True):
         torch.testing.assert_close(value, reference)
@@ -56,10 +50,10 @@ def test_the_input_s_memory_format_does_not_matter(channels_last: bool) -> None:
     matched = match(torch.randn(2, 4, 3), values, [target, target])
     leaf = values.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     leaf.requires_grad_()
-    mask, dice = mask_losses(leaf, matched)
+    mask, dice = (loss[0] for loss in mask_losses([leaf], matched))
     (gradient,) = torch.autograd.grad(mask + 2 * dice, leaf)
     dense = values.clone().requires_grad_()
-    entropy, intersection, mass = plain(dense.flatten(2), matched.owner)
+    entropy, intersection, mass = owned_softmax(dense.flatten(2), matched.owner)
     area = torch.stack([(matched.owner == n).sum(1) for n in range(4)], 1)
     terms = (1 - (2 * intersection + 1) / (mass + area + 1)) * matched.class_similarity
     expected_mask = (entropy.sum(1) / (matched.owner >= 0).sum(1)).mean()
@@ -74,5 +68,5 @@ def test_pixels_that_are_certain_do_not_count_in_the_mean() -> None:
     logits[0, 0, 0, :2] = 200.0  # cross-entropy exactly 0 here, ln 2 elsewhere
     target = Target(torch.zeros(1, 4).long(), torch.tensor([0]))
     class_logits = torch.tensor([[[9.0, 0.0], [0.0, 9.0]]])
-    mask, _ = mask_losses(logits, match(class_logits, logits, [target]))
-    torch.testing.assert_close(mask, torch.tensor(2.0).log())
+    mask, _ = mask_losses([logits], match(class_logits, logits, [target]))
+    torch.testing.assert_close(mask[0], torch.tensor(2.0).log())

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from kmax.losses import match
+from kmax.losses.matching import dice_and_void
 from kmax.structures import Target
 
 
-def similarity(class_logits: Tensor, mask_logits: Tensor, target: Target) -> Tensor:
-    """Dice · probability of the label of every query and segment, (N, M), from dense masks."""
-    p = mask_logits.softmax(0) * (target.segment_map >= 0)
-    masks = torch.stack([(target.segment_map == m).to(p.dtype) for m in range(len(target.labels))])
-    dice = torch.einsum("nhw,mhw->nm", p, masks) / ((p.sum((1, 2))[:, None] + masks.sum((1, 2))[None]) / 2 + 1e-5)
-    return dice * class_logits.softmax(1)[:, target.labels]
+def similarity(class_logits: Tensor, mask_logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """Dice · probability of the label of every query and segment, (N, M), and the share on void, from dense masks."""
+    ids = torch.arange(len(target.labels))[:, None]
+    dice, void = dice_and_void(mask_logits.flatten(1), (target.segment_map.flatten() == ids).to(mask_logits.dtype))
+    return dice * class_logits.softmax(1)[:, target.labels], void
 
 
 @pytest.mark.parametrize(("queries", "segments"), [(5, 3), (4, 4), (3, 5), (1, 1)])
@@ -29,7 +29,7 @@ def test_match_is_the_best_of_all_assignments(queries: int, segments: int, seed:
     targets = [Target(torch.randint(-1, m, (7, 6)), torch.randint(5, (m,))) for m in (segments, max(segments - 1, 1))]
     matched = match(class_logits, mask_logits, targets)
     for image, target in enumerate(targets):
-        scores = similarity(class_logits[image], mask_logits[image], target)
+        scores, _ = similarity(class_logits[image], mask_logits[image], target)
         scores = scores if len(scores) >= scores.shape[1] else scores.T
         best = max(
             sum(scores[row, column].item() for column, row in enumerate(rows))
@@ -62,8 +62,7 @@ def test_unmatched_queries_carry_the_share_of_their_mask_on_void() -> None:
     segment_map = torch.randint(-1, 2, (8, 8))
     mask_logits = torch.randn(1, 4, 8, 8, dtype=torch.float64)
     matched = match(torch.randn(1, 4, 3), mask_logits, [Target(segment_map, torch.tensor([0, 1]))])
-    p = mask_logits[0].softmax(0)
-    share = (p * (segment_map < 0)).sum((1, 2)) / (p.sum((1, 2)) + 1e-5)
+    _, share = similarity(torch.randn(4, 3), mask_logits[0], Target(segment_map, torch.tensor([0, 1])))
     unmatched = matched.segment[0] < 0
     assert unmatched.sum() == 2
     torch.testing.assert_close(matched.mask_similarity[0][unmatched], share[unmatched])

@@ -42,9 +42,9 @@ def test_a_training_step_equals_the_recorded_one(name: str) -> None:
     criterion = Criterion(golden_tools.CONFIGURATIONS[name][1], **semantic)
     output = model(images)
     losses = criterion(output, targets)
-    total = torch.stack(list(losses.values())).sum()
+    total = losses.total
     total.backward()
-    losses = {key: value.detach() for key, value in losses.items()}
+    losses = {key: value.detach() for key, value in losses.by_name().items()}
 
     final = output.predictions[-1]
     golden_tools.compare(final.class_logits, golden, "output/pred_logits", TOLERANCE)

@@ -1,23 +1,19 @@
-"""What several losses share: precision, averaging, and the softmax over queries strip by strip.
+"""The softmax over queries strip by strip: no second (B, N, P) is ever made.
 
-Letters: B batch, N queries, P = h·w pixels.
+Letters: B batch, N queries, P = h·w pixels, s pixels of a strip, M segments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from kmax.numerics import at_least_float32
 
 _STRIP_ELEMENTS = {"cpu": 2**18}  # one megabyte of float32, about a core's second-level cache
-_LARGE_STRIP_ELEMENTS = 2**24  # elsewhere few large kernels are faster than many small ones
-
-
-def mean_over_images(values: Tensor) -> Tensor:
-    """`values` (B, n) averaged per image over the non-zero entries (at least 1), then over the batch."""
-    return (values.sum(1) / (values != 0).sum(1).clamp(min=1)).mean()
+_LARGE_STRIP_ELEMENTS = 2**26  # elsewhere few large kernels are faster than many small ones
 
 
 def strips(logits: Tensor) -> Iterator[slice]:
@@ -30,7 +26,7 @@ def strips(logits: Tensor) -> Iterator[slice]:
 
 
 def exponentials(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """The softmax over queries of `logits` (B, N, P), unnormalised, one strip of s pixels after the other.
+    """The softmax over queries of `logits` (B, N, P), unnormalized, one strip of s pixels after the other.
 
     Yields the strip's slice, `exp(logits − top)` (B, N, s), the largest logit `top` (B, 1, s), and the sum of the
     exponentials over the queries (B, 1, s): their quotient is the softmax.
@@ -40,3 +36,16 @@ def exponentials(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor
         top = strip.amax(1, keepdim=True)
         exp = (strip - top).exp_()
         yield pixels, exp, top, exp.sum(1, keepdim=True)
+
+
+def mass_per_segment(mask_logits: Tensor, segment_map: Tensor, segments: int) -> Tensor:
+    """The softmax over queries of `mask_logits` (B, N, P), summed over the pixels of each value 0 … `segments` of
+    `segment_map` (B, P): (B, N, M+1)."""
+    mass: Tensor | None = None
+    ids = torch.arange(segments + 1, device=segment_map.device)
+    for pixels, exp, _, total in exponentials(mask_logits):
+        inside = (segment_map[:, pixels, None] == ids) / total.transpose(1, 2)  # (B, s, M+1)
+        part = exp @ inside
+        mass = part if mass is None else mass.add_(part)
+    assert mass is not None, "a map has pixels"
+    return mass

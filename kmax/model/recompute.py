@@ -1,0 +1,35 @@
+"""Less memory for more time: activations that are computed again in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def recompute(stage: nn.Module, *inputs: Any) -> Any:
+    """`stage(*inputs)`, of which the inputs alone are kept until the backward pass.
+
+    Batch norms count a batch once, although its activations are computed twice.
+    """
+    if torch.compiler.is_compiling():
+        return checkpoint(stage, *inputs, use_reentrant=False)  # the compiler moves statistics in the first pass only
+    return checkpoint(stage, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(stage)))
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    norms = [m for m in stage.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
