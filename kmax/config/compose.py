@@ -16,15 +16,15 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.commands import programs_dir
 from kmax.config.schema import DemoConfig, EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
 from kmax.strategy.slurm import slurm_resources
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    """The folder of configuration files, beside the programs."""
+    return programs_dir() / "conf"
 
 
 def run_id() -> str:
