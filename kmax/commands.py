@@ -58,9 +58,10 @@ def prepare() -> None:
     """Make a downloaded dataset ready for training; the first argument says which."""
     dataset = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if dataset in ("-h", "--help"):
-        print(f"usage: kmax-prepare {{{','.join(DATASETS)}}} [options]\n\nkmax-prepare DATASET --help lists the options.")
+        print(f"usage: kmax-prepare {{{','.join(DATASETS)}}} [options]")
+        print("Make a downloaded dataset ready for training; kmax-prepare DATASET --help lists the options.")
     elif dataset in DATASETS:
-        sys.argv = [f"{sys.argv[0]} {dataset}", *sys.argv[2:]]
+        del sys.argv[1]
         _run(f"scripts/prepare_{dataset}.py")
     else:
         sys.exit(f"error: There is no preparation of {dataset!r}: choose one of {', '.join(DATASETS)}.")

@@ -18,7 +18,7 @@ python=$folder/venv/bin/python
 "$python" -m pip install --quiet --constraint "$pinned" --editable '.[dev]'
 "$python" -m pip list --format=freeze | grep -iE '^(torch|torchvision|timm|lightning|numpy|hydra-core)==' | xargs
 
-"$python" -m pytest -m "not slow and not subprocess"
+"$python" -m pytest --numprocesses 2 --dist loadfile -m "not long and not slow"
 
 run=$folder/run
 rm -rf "$run"

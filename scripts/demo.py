@@ -227,7 +227,7 @@ def start_demo(config: Any, block: bool = True) -> tuple[Any, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
     plain = resolve(config)
     if gr is None:
-        raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
+        raise ValueError("The demo needs gradio: pip install 'kmax-deeplab[demo]'.")
     if not Path(plain["ckpt"]).is_file():
         raise FileNotFoundError(f"There is no checkpoint {plain['ckpt']}: run `make demo` once, or give ckpt=PATH.")
     predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"])

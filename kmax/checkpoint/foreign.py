@@ -181,7 +181,7 @@ def _read_tensorflow(prefix: str) -> dict[str, Tensor]:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ValueError("A TensorFlow checkpoint is read with TensorFlow: pip install 'kmax[tf]'.") from error
+        raise ValueError("A TensorFlow checkpoint is read with TensorFlow: pip install 'kmax-deeplab[tf]'.") from error
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = [name for name in reader.get_variable_to_shape_map() if _is_weight(name)]

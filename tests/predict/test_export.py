@@ -173,7 +173,7 @@ def test_mistakes_are_named(
 
 def test_a_missing_extra_or_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"pip install 'kmax\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'kmax-deeplab\[export\]'"):
         export._backend("onnx")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):

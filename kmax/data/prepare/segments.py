@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from kmax.categories import Categories
 
@@ -81,6 +80,8 @@ def ade20k_segments(
 def segments_info(segment_map: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> list[dict[str, Any]]:
     """COCO's entry of every segment, by ascending id: `id`, `category_id`, `area`, `bbox` (x, y, width, height) and
     `iscrowd`."""
+    from scipy import ndimage  # takes longer to import than everything else here
+
     ids, position, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
     boxes = ndimage.find_objects(position.reshape(segment_map.shape) + 1)
     entries = []
