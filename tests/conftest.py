@@ -42,10 +42,15 @@ STARTS_PROCESSES = ("tiny_run", "cluster", "pair", "one_process", "tracked_run",
 """Fixtures that start processes."""
 
 
+FAST_GOLDEN = "test_golden_forward.py::test_every_output_equals_the_recorded_one[coco_r50]"
+"""The one golden model that `make test-fast` runs."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test whose fixture starts a process is as long as one that starts it itself."""
+    """Tests of golden models are long but one, and so is a test whose fixture starts a process."""
     for item in items:
-        if set(STARTS_PROCESSES) & set(getattr(item, "fixturenames", ())):
+        golden = "/test_golden_" in item.nodeid and not item.nodeid.endswith(FAST_GOLDEN)
+        if golden or set(STARTS_PROCESSES) & set(getattr(item, "fixturenames", ())):
             item.add_marker("long")
 
 
