@@ -72,7 +72,7 @@ class KMaXModule(LightningModule):
         """Run the model on the uint8 images of a batch."""
         return self.model(normalize(batch.images, batch.valid))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.criterion(self(batch), batch.targets)
         size = len(batch.targets)
         total = losses.total

@@ -26,8 +26,9 @@ from rich.text import Text
 
 from kmax.config.compose import register, resolve
 from kmax.config.explain import run_or_explain
+from kmax.images import UnreadableImageError
 from kmax.predict.predictor import Predictor, Result
-from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 

@@ -104,7 +104,7 @@ class ContinuedCSVLogger(CSVLogger):
             return super().experiment
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         if self._earlier:
             kept = [row for row in self._earlier if step is not None and int(row["step"] or 0) < step]
             self._earlier = []

@@ -46,7 +46,7 @@ class RandomState(Callback):
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of all generators, in types that `torch.load(…, weights_only=True)` reads."""
-    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))
     numpy["state"] = {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}
     state = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
     if device.type == "cuda":

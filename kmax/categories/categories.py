@@ -136,7 +136,7 @@ def _categories_section(path: Path) -> list[dict[str, Any]] | None:
             for match in re.finditer(rb'"categories"\s*:\s*(?=\[)', content):
                 text = _balanced_list(content, match.end())
                 try:
-                    found = decoder.decode(text.decode())
+                    found: list[dict[str, Any]] = decoder.decode(text.decode())
                 except ValueError:
                     continue
                 if all(isinstance(entry, dict) for entry in found):

@@ -80,7 +80,7 @@ class CocoPanoptic:
     @property
     def image_ids(self) -> list[Any]:
         """One per image, as in the JSON."""
-        return self._index.image_id[self._chosen].tolist()
+        return list(self._index.image_id[self._chosen].tolist())
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.

@@ -154,7 +154,7 @@ def _reopen(cache: Path, key: str) -> Index:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
     lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]

@@ -54,7 +54,7 @@ class Augmentation:
 TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
-class TrainingSet(Dataset):
+class TrainingSet(Dataset[TrainingItem]):
     """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
     An unreadable image is skipped with a warning and counted in `skipped`, which all workers share.

@@ -44,4 +44,5 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(x)
-        return self.shortcut(x) + self.drop_path(self.expand(self.spatial(self.reduce(x))))
+        y: Tensor = self.shortcut(x) + self.drop_path(self.expand(self.spatial(self.reduce(x))))
+        return y

@@ -142,7 +142,7 @@ def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Any:
 def _quiet() -> Iterator[None]:
     """Without the exporters' own deprecation warnings, which no user can act on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))  # type: ignore[arg-type]
+        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
         yield
 
 

@@ -17,6 +17,8 @@ from kmax.categories import Categories
 from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
 
+Entry = dict[str, Any]
+"""An image or an annotation, as the JSON has it."""
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
 
@@ -69,7 +71,7 @@ def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]
     return content, []
 
 
-def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple[dict, dict]], list[Finding]]:
+def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple[Entry, Entry]], list[Finding]]:
     """(image, annotation) entries that belong together, and what does not."""
     findings = []
     for kind, key, entries in (
@@ -97,11 +99,11 @@ class _CheckImage:
     category_ids: frozenset[int]
     remedy: str
 
-    def __call__(self, pair: tuple[dict, dict]) -> list[Finding]:
+    def __call__(self, pair: tuple[Entry, Entry]) -> list[Finding]:
         image, annotation = pair
         return [*self._files(image, annotation), *self._table(annotation)]
 
-    def _files(self, image: dict, annotation: dict) -> Iterator[Finding]:
+    def _files(self, image: Entry, annotation: Entry) -> Iterator[Finding]:
         name = self.files.image_name(image["id"], image["file_name"])
         picture = self._open(self.files.images, name)
         png = self._open(self.files.maps, annotation["file_name"])
@@ -119,7 +121,7 @@ class _CheckImage:
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
 
-    def _ids(self, png: np.ndarray, annotation: dict, where: str) -> Iterator[Finding]:
+    def _ids(self, png: np.ndarray, annotation: Entry, where: str) -> Iterator[Finding]:
         ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
         in_png = dict(zip(ids.tolist(), areas.tolist(), strict=True))
         in_png.pop(0, None)
@@ -137,7 +139,7 @@ class _CheckImage:
         if not in_png:
             yield Finding(where, "has no segment", "nothing to do: training draws another image", is_note=True)
 
-    def _table(self, annotation: dict) -> Iterator[Finding]:
+    def _table(self, annotation: Entry) -> Iterator[Finding]:
         name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:

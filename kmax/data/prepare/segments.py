@@ -21,7 +21,8 @@ from kmax.categories import Categories
 @cache
 def facts(dataset: str) -> dict[str, Any]:
     """What a dataset's official release says about itself."""
-    return json.loads((Path(__file__).parent / "facts.json").read_text())[dataset]
+    release: dict[str, Any] = json.loads((Path(__file__).parent / "facts.json").read_text())[dataset]
+    return release
 
 
 def cityscapes_segments(
