@@ -15,7 +15,6 @@ Letters: B batch, C channels, N values of a channel on all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch

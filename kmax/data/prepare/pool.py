@@ -47,7 +47,7 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
                 future.cancel()
 
 
-_function: Callable[[Any], Any] | None = None  # of a worker: sent once, since it may hold the index of an archive
+_function: Callable[[object], object] | None = None  # of a worker: sent once, since it may hold the index of an archive
 
 
 def _set_function(function: Callable[[Any], Any]) -> None:
