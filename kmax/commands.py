@@ -11,7 +11,7 @@ import runpy
 import sys
 from pathlib import Path
 
-DATASETS = ("coco", "cityscapes", "ade20k")
+DATASETS = ("coco", "cityscapes", "ade20k", "own")
 
 
 def programs_dir() -> Path:

@@ -90,7 +90,7 @@ def test_each_command_runs_its_program(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_dataset_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["kmax-prepare", "mars"])
-    with pytest.raises(SystemExit, match="no preparation of 'mars': choose one of coco, cityscapes, ade20k"):
+    with pytest.raises(SystemExit, match="no preparation of 'mars': choose one of coco, cityscapes, ade20k, own"):
         commands.prepare()
 
 
