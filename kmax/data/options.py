@@ -31,5 +31,5 @@ class DatasetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale != REQUIRED and self.scale[0] > self.scale[1]:
+        if not isinstance(self.scale, str) and self.scale[0] > self.scale[1]:
             raise OptionError(f"scale=[{self.scale[0]:g},{self.scale[1]:g}] must be two factors, the smaller first.")

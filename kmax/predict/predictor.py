@@ -22,7 +22,7 @@ from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
-from kmax.model.kmax_deeplab import COARSE_STRIDES
+from kmax.model.transformer_decoder import COARSE_STRIDES
 from kmax.options import build_options, to_plain
 from kmax.structures import Instances, PanopticMap, Prediction
 
