@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.commands import programs_dir
 from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
 from kmax.config.help import help_text, wants_help
@@ -33,9 +34,8 @@ SHAPES = ("shapes", "demo")
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    """The folder of configuration files, beside the programs."""
+    return programs_dir() / "conf"
 
 
 def run_id() -> str:

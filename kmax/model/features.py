@@ -65,4 +65,5 @@ class Backbone(nn.Module):
 
     def run(self, stage: nn.Module, x: Tensor) -> Tensor:
         """A stage; its activations are computed again in the backward pass if `checkpointing`."""
-        return recompute(stage, x) if self.checkpointing and self.training else stage(x)
+        y: Tensor = recompute(stage, x) if self.checkpointing and self.training else stage(x)
+        return y

@@ -100,6 +100,7 @@ def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path
     assert sorted(f.name for f in (tmp_path / "other").iterdir()) == ["records.jsonl", "run.json", "segments.csv"]
 
 
+@pytest.mark.long
 def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for overrides, sentence in (
@@ -117,6 +118,7 @@ def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interruption_loses_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
