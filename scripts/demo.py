@@ -232,7 +232,7 @@ def start_demo(config: DictConfig, block: bool = True) -> tuple[Any, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
     options = read_options(DemoOptions, config)
     if gr is None:
-        raise ValueError("The demo needs gradio: pip install -e '.[demo]'.")
+        raise ValueError("The demo needs gradio: pip install 'kmax-deeplab[demo]'.")
     ckpt = checkpoint_path(options.ckpt)
     if not ckpt.exists():
         raise FileNotFoundError(

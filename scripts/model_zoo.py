@@ -118,7 +118,8 @@ def place(entry: Published) -> list[str]:
 def command(entry: Published) -> str:
     """The command that uses a published file."""
     if entry.backbone:
-        return f"python train.py … model.family=deeplab2 backbone.pretrained={entry.name}"
+        recipe = "experiment=coco_max_deeplab_…" if "max_deeplab" in entry.backbone else "… model.family=deeplab2"
+        return f"python train.py {recipe} backbone.pretrained={entry.name}"
     if entry.variants:
         return f"python scripts/convert_weights.py --download {entry.name} --images photos"
     return f"python evaluate.py ckpt={entry.name} dataset.root=data/{entry.dataset}"

@@ -30,8 +30,9 @@ from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import PredictOptions
 from kmax.config.pretrained import checkpoint_path
+from kmax.images import UnreadableImageError
 from kmax.predict.predictor import Predictor, Result
-from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 

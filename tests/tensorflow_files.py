@@ -17,7 +17,7 @@ from kmax.checkpoint.foreign import SUFFIX
 def tensorflow() -> Any:
     """TensorFlow; the test is skipped where there is none."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install -e '.[tf]'")
+    return pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'kmax-deeplab[tf]'")
 
 
 def write_checkpoint(prefix: Path, variables: Mapping[str, np.ndarray]) -> Path:

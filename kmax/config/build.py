@@ -21,7 +21,7 @@ from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.losses import Criterion
 from kmax.metrics import MetricSuite
-from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model import Network, build_network
 from kmax.model.options import BackboneOptions, ModelOptions
 from kmax.module import KMaXModule
 from kmax.options import OptionError, build_options, to_plain
@@ -29,19 +29,19 @@ from kmax.strategy.hardware import check_hardware
 from kmax.strategy.options import StrategyOptions
 
 
-def model_from_options(backbone: BackboneOptions, model: ModelOptions, num_classes: int) -> KMaXDeepLab:
+def model_from_options(backbone: BackboneOptions, model: ModelOptions, num_classes: int) -> Network:
     """The network with `num_classes` classes.
 
     Raises:
         FileNotFoundError, ValueError: options that do not fit each other, or backbone weights that cannot be had.
     """
     try:
-        return KMaXDeepLab(build_backbone(backbone, model.family), num_classes, model)
+        return build_network(backbone, model, num_classes)
     except OptionError as error:
         raise ValueError(f"model: {error}") from error
 
 
-def build_model(experiment: str | None = None, *overrides: str) -> KMaXDeepLab:
+def build_model(experiment: str | None = None, *overrides: str) -> Network:
     """The model of an experiment, randomly initialized, without any download.
 
     Args:
@@ -63,7 +63,7 @@ def build_module(options: TrainOptions, pretrained: bool = True) -> KMaXModule:
         model_from_options(backbone, options.model, categories.num_classes),
         categories,
         options.inference,
-        Criterion(categories.num_classes, options.loss),
+        Criterion(categories.num_classes, options.loss, categories.is_thing),
         options.optimizer,
         build_metrics(options, categories),
         to_plain(options),
@@ -87,7 +87,7 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
         train=partial(_dataset, options.dataset.train, categories),
         val=partial(_dataset, options.dataset.val, categories),
         options=options.dataset,
-        min_labelled_pixels=options.loss.samples,
+        min_labelled_pixels=options.loss.drawn,
         batch_size=plan_of(options.strategy, options.dataset.batch_size).batch_size_per_device,
         val_batch_size=options.strategy.val_batch_size_per_device,
         num_workers=options.strategy.num_workers,
@@ -98,9 +98,10 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
 def _dataset(target: dict[str, Any], categories: Categories) -> PanopticDataset:
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
-        return make(categories=categories)
+        dataset: PanopticDataset = make(categories=categories)
     except TypeError as error:
         raise ValueError(f"dataset: {target['_target_']} does not take these options ({error}).") from error
+    return dataset
 
 
 def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:

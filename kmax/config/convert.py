@@ -66,10 +66,10 @@ def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
     if is_ours(entries):
         return _complete(source, entries, target, told)
     recognized = recognize(entries, told.categories)
-    options = nearest_options(recognized, told.entry)
+    size = told.size or (told.entry.size if told.entry else None)
+    options = nearest_options(recognized, told.entry, size)
     variant, assumed = choose_variant(options, recognized, source, told.resnet, told.images, told.entry)
     options = replace(options, backbone=replace(options.backbone, family=variant))
-    size = told.size or (told.entry.size if told.entry else None)
     if size:
         options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
     state = _fitting(options, recognized.categories, recognized.state, f"{source} looks like {recognized}, but")
@@ -107,14 +107,16 @@ def _provenance(source: Path, recognized: Recognized, entry: Published | None) -
     return {"model": f"{recognized.backbone} ({code})", "file": source.name}
 
 
-def nearest_options(recognized: Recognized, entry: Published | None = None) -> TrainOptions:
+def nearest_options(
+    recognized: Recognized, entry: Published | None = None, size: Sequence[int] | None = None
+) -> TrainOptions:
     """The options of the nearest experiment, with the model that the weights tell."""
     dataset = recognized.categories.name
     overrides = ["backbone.pretrained=false", "~callbacks", "logger=none", *(entry.overrides if entry else ())]
     if dataset not in DATASETS:
         overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
         dataset = "coco"
-    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}"
+    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}{_resolution(recognized, size)}"
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
@@ -127,10 +129,17 @@ def nearest_options(recognized: Recognized, entry: Published | None = None) -> T
     )
 
 
+def _resolution(recognized: Recognized, size: Sequence[int] | None) -> str:
+    """What the names of MaX-DeepLab's experiments end in: its input size, by default the smallest published one."""
+    if not recognized.backbone.startswith("max_deeplab"):
+        return ""
+    return f"_{max(size)}" if size else {"max_deeplab_s": "_641", "max_deeplab_l": "_1025"}[recognized.backbone]
+
+
 def _fine_stem(recognized: Recognized) -> bool:
     """Whether the stem's feature, and so the masks and their targets, have stride 2."""
     stem_of_stride_2 = recognized.family == "deeplab2" and not recognized.backbone.startswith("convnext")
-    return stem_of_stride_2 and recognized.model["stem_stage"]
+    return stem_of_stride_2 and bool(recognized.model.get("stem_stage"))
 
 
 def _complete(source: Path, entries: Mapping[str, Tensor], target: Path, told: Told) -> Conversion:

@@ -57,7 +57,7 @@ def choose_variant(
         ValueError: told for a checkpoint that has no choice; no image to compare on.
     """
     resnet = recognized.family == "detectron2" and recognized.backbone.startswith("resnet")
-    open_choice = resnet and not recognized.model["stem_stage"]
+    open_choice = resnet and not recognized.model.get("stem_stage")
     if not open_choice:
         if told or images:
             raise ValueError(f"{source} is {recognized}: its names leave no choice of a ResNet, so leave it out.")

@@ -23,7 +23,6 @@ from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
-from kmax.model.kmax_deeplab import COARSE_STRIDES
 from kmax.options import build_options, to_plain
 from kmax.structures import Instances, PanopticMap, Prediction
 
@@ -137,9 +136,7 @@ class Predictor:
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions of all layers may be called, coarse to final, with their strides."""
-        levels = self.model.transformer_decoder.level
-        layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
-        return (*layers, "final")
+        return self.model.stage_names
 
     @property
     def device(self) -> torch.device:
@@ -242,7 +239,7 @@ class Predictor:
             made = panoptic(classes, masks, things, chosen, raw.sizes)
             found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
         if "semantic" in results:
-            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+            found["semantic"] = semantic(classes, masks, raw.sizes, chosen).cpu()
         if "instances" in results:
             one = instances(classes, masks, things, chosen, raw.sizes, top)
             found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())

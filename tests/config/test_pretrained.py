@@ -22,13 +22,14 @@ from kmax.checkpoint.own import SOURCE_KEY, read_checkpoint
 from kmax.checkpoint.own import write_checkpoint as write_ours
 from kmax.checkpoint.published import Published, published
 from kmax.config import variants
-from kmax.config.build import module_from_checkpoint
-from kmax.config.compose import compose_config, resolve
+from kmax.config.compose import compose_config, run_options
 from kmax.config.convert import Told, convert
 from kmax.config.pretrained import checkpoint_path
+from kmax.config.trained import load_trained
 from kmax.config.variants import AmbiguousError, batch_of, statistics_distance
 from kmax.data import ShapesDataset
 from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model.options import BackboneOptions
 from kmax.predict.predictor import Predictor
 from scripts import convert_weights as script
 
@@ -86,13 +87,13 @@ def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", model)
     command(source, tmp_path / "ours.safetensors", "--resnet", resnet)
     assert f"took: the ResNet is {resnet}'s: as told" in capsys.readouterr().out
-    module = module_from_checkpoint(tmp_path / "ours.safetensors")
+    trained = load_trained(tmp_path / "ours.safetensors")
     images = torch.randn(1, 3, 65, 97)
     with torch.no_grad():
-        ours, theirs = module.model(images).predictions[-1], model(images).predictions[-1]
+        ours, theirs = trained.model(images).predictions[-1], model(images).predictions[-1]
     assert torch.equal(ours.class_logits, theirs.class_logits)
     assert torch.equal(ours.mask_logits, theirs.mask_logits)
-    assert module.config["model"]["family"] == "detectron2"
+    assert trained.options.model.family == "detectron2"
     command(tmp_path / "ours.safetensors", tmp_path / "back.pth", "--to-detectron2")
 
 
@@ -165,7 +166,7 @@ def test_a_name_of_the_zoo_is_downloaded_converted_and_used(
     web.files.clear()
     predictor = Predictor.from_pretrained("coco_resnet50", device="cpu")
     assert predictor.categories.name == "coco"
-    assert predictor.module.config["name"] == "coco_resnet50"
+    assert load_trained("coco_resnet50").options.name == "coco_resnet50"
     command("--download", "coco_resnet50", tmp_path / "mine.ckpt")
     assert read_checkpoint(tmp_path / "mine.ckpt")[SOURCE_KEY]["name"] == "coco_resnet50"
 
@@ -180,11 +181,11 @@ def test_coconut_by_name_is_asked_about_once(
     command("--download", "coconut_b_resnet50", "--resnet", "deeplab2")
     assert "took: the ResNet is deeplab2's: as told" in capsys.readouterr().out
     assert len(web.files["/coconut_b_resnet50.pth"].asked) == 1, "the download was kept"
-    config = module_from_checkpoint(checkpoint_path("coconut_b_resnet50")).config
-    assert config["backbone"]["family"] == "deeplab2"
-    assert config["dataset"]["name"] == "coconut_b"
-    assert config["dataset"]["val"]["annotation_file"] == "data/coconut/relabeled_coco_val.json"
-    assert config["dataset"]["inference"]["stuff_threshold"] == 0.2
+    options = load_trained("coconut_b_resnet50").options
+    assert options.backbone.family == "deeplab2"
+    assert options.dataset.name == "coconut_b"
+    assert options.dataset.val["annotation_file"] == "data/coconut/relabeled_coco_val.json"
+    assert options.inference.stuff_threshold == 0.2
 
 
 @pytest.mark.slow
@@ -199,14 +200,14 @@ def test_imagenet_weights_by_name_start_a_backbone(web: Web, tmp_path: Path, mon
     with tarfile.open(tmp_path / "tf.tar.gz", "w:gz", compresslevel=1) as tar:
         tar.add(tmp_path / "tf", arcname="maxs")
     serve(web, "imagenet_max_s_tf", (tmp_path / "tf.tar.gz").read_bytes(), monkeypatch)
-    backbone = build_backbone("max_s", family="deeplab2", pretrained="imagenet_max_s_tf")
+    backbone = build_backbone(BackboneOptions("max_s", pretrained="imagenet_max_s_tf"), "deeplab2")
     theirs = torch.from_numpy(seeded["encoder/_stem/_conv1_bn_act/_conv/kernel"])
     assert torch.equal(backbone.state_dict()["stem.0.conv.weight"], theirs.permute(3, 2, 0, 1))
     with pytest.raises(ValueError, match=r"backbone\.name=max_s backbone\.pretrained=imagenet_max_s_tf"):
         checkpoint_path("imagenet_max_s_tf")
     serve(web, "coco_resnet50", b"", monkeypatch)
     with pytest.raises(ValueError, match="a whole model, not a backbone: start from it with init_from=coco_resnet50"):
-        build_backbone("resnet50", pretrained="coco_resnet50")
+        build_backbone(BackboneOptions("resnet50", pretrained="coco_resnet50"))
 
 
 def test_weights_without_their_configuration_are_named_and_completed(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -221,9 +222,9 @@ def test_weights_without_their_configuration_are_named_and_completed(tiny_checkp
             ):
                 use(tmp_path / name)
         command(tmp_path / name, tmp_path / "ours.ckpt", "--experiment", "shapes")
-        module = module_from_checkpoint(tmp_path / "ours.ckpt")
-        assert module.categories.name == "shapes"
-        assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())
+        trained = load_trained(tmp_path / "ours.ckpt")
+        assert trained.categories.name == "shapes"
+        assert all(torch.equal(trained.model.state_dict()[key], value) for key, value in bare.items())
     with pytest.raises(ValueError, match=r"was taken for coco_resnet50, but does not fit it"):
         command(tmp_path / "a.pth", tmp_path / "no.ckpt", "--experiment", "coco_resnet50")
     with pytest.raises(FileNotFoundError, match=r"a name of the model zoo: did you mean coco_resnet50"):
@@ -239,14 +240,14 @@ def test_what_exists_goes_before_a_name(tiny_checkpoint: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize("name", ["coconut_s", "coconut_b"])
 def test_the_relabeled_data_are_composed(name: str) -> None:
-    config = resolve(
-        compose_config("coco_resnet50", f"dataset={name}", "dataset.root=here", "~callbacks", "logger=none")
-    )
-    dataset = config["dataset"]
-    assert (dataset["name"], dataset["categories"]) == (name, "coco")
-    assert dataset["train"]["annotation_file"] == f"here/{name}.json"
-    assert dataset["train"]["annotation_folder"] == f"here/{name}"
-    assert dataset["val"]["annotation_folder"] == "here/relabeled_coco_val"
+    overrides = (f"dataset={name}", "dataset.root=here", "~callbacks", "logger=none")
+    options = run_options(compose_config("coco_resnet50", *overrides))
+    dataset = options.dataset
+    assert (dataset.name, dataset.categories) == (name, "coco")
+    assert dataset.train["annotation_file"] == f"here/{name}.json"
+    assert dataset.train["annotation_folder"] == f"here/{name}"
+    assert dataset.val["annotation_folder"] == "here/relabeled_coco_val"
+    assert options.inference.stuff_threshold == 0.2
 
 
 @pytest.mark.slow
