@@ -20,16 +20,11 @@ from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
 from kmax.checkpoint.own import read_checkpoint
 from kmax.checkpoint.recognize import recognize
-from kmax.config.build import (
-    build_datamodule,
-    build_module,
-    build_trainer,
-    initialize_from,
-)
+from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.compose import compose_config, run_options
 from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
-from kmax.config.trained import load_trained
+from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.options import to_plain
@@ -226,11 +221,11 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX-DeepLab of the published kinds.*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab of the published kinds.*backbone\.pretrained=PATH"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
-        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX-DeepLab"),
+        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX- or MaX-DeepLab"),
         (lambda: without("backbone"), r"lacks parts .* a ResNet with \(0, 0, 0, 0\) blocks"),
     ],
 )
