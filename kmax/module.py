@@ -14,7 +14,7 @@ from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions
 from kmax.inference.passes import Logits, predict, run_network, segment
 from kmax.inference.preprocess import normalize
-from kmax.losses import Criterion
+from kmax.losses import Criterion, Losses
 from kmax.metrics import MetricSuite, Report
 from kmax.model import Network
 from kmax.optim import parameter_groups, warmup_poly
@@ -70,11 +70,12 @@ class KMaXModule(LightningModule):
 
     def forward(self, batch: Batch) -> Output:
         """Run the model on the uint8 images of a batch."""
-        return self.model(normalize(batch.images, batch.valid))
+        output: Output = self.model(normalize(batch.images, batch.valid))
+        return output
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert self.criterion is not None, "training needs losses"
-        losses = self.criterion(self(batch), batch.targets)
+        losses: Losses = self.criterion(self(batch), batch.targets)
         size = len(batch.targets)
         total = losses.total
         self.log("train/loss", total, prog_bar=True, batch_size=size)

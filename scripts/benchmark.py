@@ -118,7 +118,7 @@ def training_step(size: int = 257, batch: int = 2) -> Benchmark:
     model, losses = build_model("coco_resnet50").train(), Criterion(133)
     classifier = torchvision.models.resnet50().train()
     for network in (model, classifier):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     ours, theirs = (torch.optim.AdamW(network.parameters(), 1e-5, fused=True) for network in (model, classifier))
 
     def step() -> None:

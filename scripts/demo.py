@@ -230,7 +230,7 @@ def start_demo(config: DictConfig, block: bool = True) -> tuple[Any, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
     options = read_options(DemoOptions, config)
     if gr is None:
-        raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
+        raise ValueError("The demo needs gradio: pip install 'kmax-deeplab[demo]'.")
     if not Path(options.ckpt).is_file():
         raise FileNotFoundError(f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH.")
     predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size)

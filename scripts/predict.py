@@ -28,8 +28,9 @@ from rich.text import Text
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import PredictOptions
+from kmax.images import UnreadableImageError
 from kmax.predict.predictor import Predictor, Result
-from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 

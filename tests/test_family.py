@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from small_run import OVERRIDES, run
 
 from conftest import ROOT
 from kmax.categories import load_categories
@@ -22,6 +20,7 @@ from kmax.model import KMaXDeepLab, MaXDeepLab
 from kmax.predict.export import export_model
 from kmax.predict.predictor import Predictor
 from kmax.visualization import draw_cluster_viewer
+from small_run import OVERRIDES, run
 
 MEMBERS = sorted(path.stem for path in (ROOT / "conf/family").glob("*.yaml"))
 WITHOUT = ("~callbacks", "logger=none")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint
-from kmax.files import replacing
+from kmax.files import Json, replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
@@ -111,8 +111,8 @@ def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], pa
         )
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Json:
+    flat: Json = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})

@@ -98,9 +98,10 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
 def _dataset(target: dict[str, Any], categories: Categories) -> PanopticDataset:
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
-        return make(categories=categories)
+        dataset: PanopticDataset = make(categories=categories)
     except TypeError as error:
         raise ValueError(f"dataset: {target['_target_']} does not take these options ({error}).") from error
+    return dataset
 
 
 def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:

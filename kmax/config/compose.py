@@ -17,6 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.commands import programs_dir
+from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
 from kmax.config.help import help_text, wants_help
 from kmax.config.options import TrainOptions
@@ -32,9 +34,8 @@ SHAPES = ("shapes", "demo")
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    """The folder of configuration files, beside the programs."""
+    return programs_dir() / "conf"
 
 
 def run_id() -> str:
@@ -84,6 +85,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
     OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
+    OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store_schemas()

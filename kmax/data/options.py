@@ -42,5 +42,5 @@ class DatasetOptions(Options):
         super().__post_init__()
         if self.copy_paste is True and self.random_offset is True:
             raise OptionError("random_offset=true does not go with copy_paste=true: switch one of them off.")
-        if self.scale != REQUIRED and self.scale[0] > self.scale[1]:
+        if not isinstance(self.scale, str) and self.scale[0] > self.scale[1]:
             raise OptionError(f"scale=[{self.scale[0]:g},{self.scale[1]:g}] must be two factors, the smaller first.")

@@ -28,7 +28,7 @@ MAX_TRIES = 50
 TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
-class TrainingSet(Dataset):
+class TrainingSet(Dataset[TrainingItem]):
     """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
     Args:

@@ -17,7 +17,7 @@ from kmax.losses.sampling import draw_pixels, gather_pixels, log_rarity
 from kmax.numerics import at_least_float32
 from kmax.structures import VOID, Target
 
-_STRIDES = tuple(2**i for i in range(12))
+_STRIDES = tuple(1 << i for i in range(12))
 
 
 def target_stride(target_size: tuple[int, int], size: tuple[int, int]) -> int:

@@ -53,7 +53,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(x)
-        return self.shortcut(x) + self.drop_path(self.expand(self.spatial(self.reduce(x))))
+        y: Tensor = self.shortcut(x) + self.drop_path(self.expand(self.spatial(self.reduce(x))))
+        return y
 
 
 class BasicBlock(nn.Module):
@@ -73,7 +74,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(x)
-        return self.shortcut(x) + self.drop_path(self.expand(self.spatial(x)))
+        y: Tensor = self.shortcut(x) + self.drop_path(self.expand(self.spatial(x)))
+        return y
 
 
 def stem(channels: Sequence[int], act: Activation) -> nn.Sequential:

@@ -69,7 +69,8 @@ class KMaXDeepLab(nn.Module):
         if self.semantic_head is None:
             return None
         handed = [features[32], *(self.backbone.act(features[stride]) for stride in (8, 4))]
-        return self.semantic_head(handed, aligned)
+        logits: Tensor = self.semantic_head(handed, aligned)
+        return logits
 
     def _resized(self, prediction: Prediction, final: Prediction, aligned: bool) -> Prediction:
         """A coarse prediction at the size of the final one. In training the pixel feature stays as it is: the

@@ -20,6 +20,7 @@ from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
 from kmax.structures import Prediction
 
+
 class LayerResult(NamedTuple):
     """New centers (B, C, N), the feature (B, C', h, w) for the next layer, P (B, C, h, w), and one prediction per
     repetition."""

@@ -83,7 +83,8 @@ class ConvNorm(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        x = self.act(self.norm(self.conv(x)))
+        return x
 
 
 def init_truncated_normal(weight: Tensor, std: float | None = None) -> None:

@@ -39,6 +39,9 @@ class MaXS(Backbone):
         self.act = nn.GELU()
         self.channels = {STEM: STEM_CHANNELS[-1], **{s: EXPANSION * w for s, (w, _) in zip(STRIDES, STAGES, strict=True)}}
 
+    def parts(self) -> list[nn.Module]:
+        return [self.stem, *self.stages]
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         x = self.stem(images)
         features = {STEM: x}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from kmax.options import REQUIRED, OptionError, Options, option
 
 FAMILIES = ("detectron2", "deeplab2")
+STAGES = 4
+"""Of a backbone."""
 ARCHITECTURES = ("kmax_deeplab", "max_deeplab")
 ATTENTIONS = ("kmeans", "softmax", "cmt")
 UPDATES = ("sum", "mean")
@@ -22,7 +24,14 @@ class BackboneOptions(Options):
     drop_path: float = option(
         0.0, "rate at which the last block is dropped, from 0 at the first", at_least=0, at_most=1
     )
+    freeze: int | str = option(0, "stages, from the stem on, that do not learn: 0 none, 1 to 4, or all")
+    freeze_norms: bool = option(False, "batch norms keep their running statistics: for few images per device")
     checkpointing: bool = option(False, "compute the activations of each stage again in the backward pass")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.freeze != "all" and self.freeze not in range(STAGES + 1):
+            raise OptionError(f"freeze={self.freeze} must be all, or a number of stages from 0 to {STAGES}.")
 
 
 @dataclass(frozen=True)

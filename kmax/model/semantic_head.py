@@ -30,7 +30,9 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        return self.dropout(self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], 1)))
+        x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], 1))
+        x = self.dropout(x)
+        return x
 
 
 class AtrousSemanticHead(nn.Module):
@@ -62,11 +64,12 @@ class AtrousSemanticHead(nn.Module):
         self.logits = prediction_conv(dim, num_outputs, dims=2)
 
     def forward(self, features: Sequence[Tensor], align_corners: bool) -> Tensor:
-        x = self.aspp(features[0])
+        x: Tensor = self.aspp(features[0])
         for feature, project, fuse in zip(features[1:], self.project, self.fuse, strict=True):
             fine = project(feature)
             x = fuse(torch.cat([resize(x, (fine.shape[-2], fine.shape[-1]), align_corners), fine], 1))
-        return self.logits(self.refine(x))
+        x = self.logits(self.refine(x))
+        return x
 
 
 class PlainSemanticHead(nn.Module):
@@ -81,4 +84,5 @@ class PlainSemanticHead(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], align_corners: bool) -> Tensor:
-        return self.layers(features[0])
+        logits: Tensor = self.layers(features[0])
+        return logits

@@ -142,7 +142,7 @@ def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Any:
 def _quiet() -> Iterator[None]:
     """Without the exporters' own deprecation warnings, which no user can act on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))  # type: ignore[arg-type]
+        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
         yield
 
 
@@ -159,7 +159,7 @@ def _backend(format: str) -> tuple[Callable[[Any, Description, Path], None], Cal
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ValueError(f"format=onnx needs {error.name}: pip install 'kmax[export]'.") from error
+            raise ValueError(f"format=onnx needs {error.name}: pip install 'kmax-deeplab[export]'.") from error
         return _write_onnx, load_onnx
     if format == "aoti" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         raise ValueError("format=aoti needs a C++ compiler (g++ or clang++): install one, or use format=pt2.")

@@ -217,7 +217,7 @@ def _resized(
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis."""
-    result = np.exp(logits - logits.max(-1, keepdims=True))
+    result: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
     result /= result.sum(-1, keepdims=True)
     return result
 
@@ -261,7 +261,7 @@ def _bilinear(length: int, target: int, aligned: bool) -> np.ndarray:
 def _resample(values: np.ndarray, axis: int, taps: _Taps) -> np.ndarray:
     """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
     weight = taps.weight[:, :, None, None] if axis == 0 else taps.weight[:, :, None]
-    result = values.take(taps.cells[:, 0], axis) * weight[:, 0]
+    result: np.ndarray = values.take(taps.cells[:, 0], axis) * weight[:, 0]
     for tap in range(1, taps.cells.shape[1]):
         result += values.take(taps.cells[:, tap], axis) * weight[:, tap]
     return result

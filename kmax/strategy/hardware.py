@@ -55,7 +55,7 @@ def tune_model(model: nn.Module, strategy: StrategyOptions) -> None:
     if _on_cpu(strategy.accelerator):
         keep_freed_memory()
     if strategy.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     if strategy.sync_batchnorm:
         synchronize(model)
     if strategy.compile:

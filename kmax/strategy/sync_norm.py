@@ -15,7 +15,6 @@ Letters: B batch, C channels, N values of a channel on all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,6 +53,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def _together(self, x: Tensor) -> Tensor:
         shift = x.new_zeros(x.shape[1]) if self.running_mean is None else self.running_mean
+        y: Tensor
         y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, shift, self.eps)
         if self.track_running_stats and self.running_mean is not None:
             self._track(mean, variance, count)
@@ -199,5 +199,5 @@ def _(
     return torch.empty_like(x)
 
 
-def _all_but_channels(x: Tensor) -> Sequence[int]:
+def _all_but_channels(x: Tensor) -> list[int]:
     return [axis for axis in range(x.ndim) if axis != 1]

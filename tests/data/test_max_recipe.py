@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from kmax.data import color_operations
-from kmax.data.options import DatasetOptions
 from kmax.data.color_operations import SEQUENCES, operate_on_color
+from kmax.data.options import DatasetOptions
 from kmax.data.shapes import ShapesDataset
 from kmax.data.targets import crowd_map, make_target, weight_map
 from kmax.data.training import TrainingSet
@@ -80,7 +80,7 @@ def test_each_color_operation_is_pillows(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_each_operation_has_its_own_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = dict.fromkeys(color_operations._OPERATIONS, 0)
 
-    def counting(name: str):  # noqa: ANN202
+    def counting(name: str):
         def count(image: Image.Image, strength: float) -> Image.Image:
             counts[name] += 1
             return image

@@ -108,6 +108,7 @@ def test_a_converted_checkpoint_predicts_what_the_model_predicts(small: KMaXDeep
     assert predictor(np.zeros((40, 80, 3), np.uint8)).segment_map.shape == (40, 80)
 
 
+@pytest.mark.long
 def test_evaluation_needs_nothing_but_the_file(converted: Path, tmp_path: Path) -> None:
     root = trees.cityscapes(tmp_path / "data", train=1)
     prepare("cityscapes", Options(root))
@@ -260,6 +261,7 @@ def test_wrong_uses_get_one_sentence(tiny_checkpoint: Path, converted: Path, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_hostile_file_ends_the_command_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "f.pkl").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "mark").encode() + b"'\ntR.")
     result = run_python("scripts/convert_weights.py", str(tmp_path / "f.pkl"), str(tmp_path / "ours.ckpt"))
