@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME
 
-from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, FILE_IN_FOLDER, read_checkpoint, write_checkpoint
+from kmax.checkpoint.own import (
+    CATEGORIES_KEY,
+    CONFIG_KEY,
+    FILE_IN_FOLDER,
+    CheckpointDict,
+    read_checkpoint,
+    write_checkpoint,
+)
 from kmax.files import replacing
 
 _CARD = """---
@@ -42,7 +48,7 @@ class SharedModel(
         checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
     """
 
-    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+    def __init__(self, checkpoint: CheckpointDict) -> None:
         self.checkpoint = checkpoint
 
     @classmethod
