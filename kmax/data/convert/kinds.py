@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kmax.files import Json
+
 LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
 _OTHER_KINDS = (
     ({"annotations", "images"}, "COCO JSON without categories"),
@@ -33,7 +35,7 @@ def kind_of(content: Any) -> str:
     return next((kind for keys, kind in _OTHER_KINDS if keys <= content.keys()), "JSON of an unknown kind")
 
 
-def _kind_of_coco(content: dict[str, Any]) -> str:
+def _kind_of_coco(content: Json) -> str:
     annotations = content.get("annotations")
     if not isinstance(annotations, list):
         return "COCO JSON without annotations, such as a list of test images"
