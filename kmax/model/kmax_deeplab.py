@@ -36,6 +36,8 @@ class KMaXDeepLab(nn.Module):
         dim, feature_dim, ffn_dim, heads, drop_path: of the transformer decoder; `feature_dim` is the pixel feature's.
         attention: `kmeans`, or `softmax` for ordinary cross-attention.
         semantic_head, semantic_dim: `aspp`, `plain` (K outputs, on stride 32) or `none`, and its width.
+        checkpointing: compute the activations of pixel-decoder stages and transformer layers again in the backward
+            pass: less memory for more time (`backbone.checkpointing` does so for the backbone).
 
     Raises:
         ValueError: options that do not fit each other or the backbone.
@@ -63,6 +65,7 @@ class KMaXDeepLab(nn.Module):
         attention: str = "kmeans",
         semantic_head: str = "aspp",
         semantic_dim: int = 256,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -80,6 +83,7 @@ class KMaXDeepLab(nn.Module):
             decoder_heads,
             2 if family == "deeplab2" else 1,
             decoder_drop_path,
+            checkpointing,
         )
         channels = [EXPANSION * width for width in widths[:stages]]
         self.transformer_decoder = TransformerDecoder(
@@ -94,6 +98,7 @@ class KMaXDeepLab(nn.Module):
             heads,
             drop_path,
             attention,
+            checkpointing,
         )
         self.semantic_head = _semantic_head(semantic_head, backbone, num_classes, semantic_dim)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from kmax.model.block import EXPANSION, Block
 from kmax.model.layers import ChannelNorm, ConvNorm, resize
+from kmax.model.recompute import recompute
 
 
 class Fuse(nn.Module):
@@ -37,6 +38,7 @@ class PixelDecoder(nn.Module):
         in_channels: of the backbone's features, in the order in which the stages take them.
         widths, blocks, axial: c, number of blocks and kind of each stage.
         dilation: of the 3×3 in bottleneck blocks (2 in the deeplab2 family).
+        checkpointing: compute the activations of each stage again in the backward pass.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class PixelDecoder(nn.Module):
         heads: int = 8,
         dilation: int = 1,
         drop_path: float = 0.0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.norms = nn.ModuleList(ChannelNorm(channels) for channels in in_channels)
         self.stages = nn.ModuleList()
         self.fuses = nn.ModuleList()
@@ -73,5 +77,5 @@ class PixelDecoder(nn.Module):
         outputs: list[Tensor] = []
         for i, (stage, norm, feature) in enumerate(zip(self.stages, self.norms, features, strict=True)):
             x = norm(feature) if i == 0 else self.fuses[i - 1](outputs[-1], norm(feature), align_corners)
-            outputs.append(stage(x))
+            outputs.append(recompute(stage, x) if self.checkpointing and self.training else stage(x))
         return outputs

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kmax.model import kmeans
 from kmax.model.layers import ConvNorm, batch_norm
 from kmax.model.prediction_head import PredictionHead
+from kmax.model.recompute import recompute
 from kmax.numerics import at_least_float32
 from kmax.structures import Prediction
 
@@ -92,6 +93,7 @@ class TransformerDecoder(nn.Module):
     Args:
         feature_channels: of the features for the layers, coarse to fine; `layers` tells how many use each.
         final_channels: of the finest feature.
+        checkpointing: compute the activations of each layer again in the backward pass.
     """
 
     def __init__(
@@ -107,8 +109,10 @@ class TransformerDecoder(nn.Module):
         heads: int,
         drop_path: float,
         attention: str,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         if attention not in ATTENTIONS:
             raise ValueError(f"model.attention={attention} is unknown: choose one of {', '.join(ATTENTIONS)}.")
         self.centres = nn.Parameter(torch.randn(dim, num_queries))
@@ -126,7 +130,10 @@ class TransformerDecoder(nn.Module):
         centres = self.centres.expand(finest.shape[0], -1, -1)
         predictions = []
         for level, layer in zip(self.level, self.layers, strict=True):
-            centres, prediction = layer(centres, features[level])
+            again = self.checkpointing and self.training
+            centres, prediction = (
+                recompute(layer, centres, features[level]) if again else layer(centres, features[level])
+            )
             predictions.append(prediction)
         final = self.predictor(self.class_embedding(centres), self.mask_embedding(centres), finest)
         return [*predictions, final]
