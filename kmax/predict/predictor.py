@@ -25,6 +25,7 @@ from kmax.inference.postprocess import instances, panoptic, semantic
 from kmax.inference.preprocess import normalize
 from kmax.model.kmax_deeplab import COARSE_STRIDES
 from kmax.module import KMaXModule
+from kmax.predict.runtime import Network, prepare
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
@@ -87,8 +88,8 @@ class Predictor:
         size: (H, W) that an image is fitted into and padded to.
         device: where the model runs.
         thresholds: of post-processing, and test-time options if they are `InferenceOptions`, unless a call says
-            otherwise;
-            default: those of the module.
+            otherwise; default: those of the module.
+        network: what runs in place of the module's model, see `kmax.predict.runtime`.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Predictor:
         size: tuple[int, int],
         device: str | torch.device = "cpu",
         thresholds: Thresholds | None = None,
+        network: Network | None = None,
     ) -> None:
         self.module = module.to(device).eval()
+        self.network: Network = network or module.model
         self.size = size
         self.thresholds: Thresholds = thresholds or module.thresholds
 
@@ -109,24 +112,27 @@ class Predictor:
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
         thresholds: Thresholds | Mapping[str, Any] | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
     ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
         Args:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
             thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
-                over
-                those of the checkpoint.
+                over those of the checkpoint.
+            runtime, precision: see `kmax.predict.runtime.prepare`.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device, threshold or runtime.
         """
         chosen = _device(device)
         module = module_from_checkpoint(path)
         height, width = size or module.config["dataset"]["size"]
         if min(height, width) < 32:
             raise ValueError(f"The input size {height}×{width} is too small: give at least 32×32.")
-        return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds))
+        network = prepare(module.model, (height, width), chosen, runtime, precision)
+        return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds), network)
 
     @property
     def categories(self) -> Categories:
@@ -205,7 +211,7 @@ class Predictor:
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
         batch = normalize(pixels, torch.as_tensor(np.stack(valid)).to(self.device))
-        predictions = self.module.model(batch, coarse=all_stages).predictions
+        predictions = self.network(batch, coarse=all_stages).predictions
         return [
             RawPrediction(
                 tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
@@ -215,7 +221,7 @@ class Predictor:
         ]
 
     def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
-        classes, masks, sizes = predict(self.module.model, image, self.size, options, self.device)
+        classes, masks, sizes = predict(self.network, image, self.size, options, self.device)
         return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
 
     def finish(
