@@ -19,6 +19,7 @@ from kmax.categories import Categories, load_categories
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint
 from kmax.config.compose import compose_config
+from kmax.config.precision import precision_plugins
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.data.training import Augmentation
@@ -164,12 +165,13 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
     check_hardware(config)
     strategy, trainer = config["strategy"], config["trainer"]
     accumulate = batch_plan(config).accumulate
+    replaced = precision_plugins(strategy["precision"])
     arguments: dict[str, Any] = {
         "accelerator": strategy["accelerator"],
         "devices": strategy["devices"],
         "num_nodes": strategy["num_nodes"],
         "strategy": _distribution(strategy),
-        "precision": strategy["precision"],
+        "precision": None if replaced else strategy["precision"],
         "benchmark": not options.get("deterministic"),  # cuDNN looks for its fastest algorithms: shapes repeat
         "use_distributed_sampler": False,
         "max_steps": config["optimizer"]["steps"],
@@ -182,7 +184,7 @@ def build_trainer(config: dict[str, Any], **options: Any) -> Trainer:
         "num_sanity_val_steps": trainer["num_sanity_val_steps"],
         "enable_progress_bar": trainer["enable_progress_bar"],
         "callbacks": _callbacks(config),
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *replaced],
         "logger": [instantiate(logger) for logger in config["logger"].values()] or False,
     }
     return Trainer(**{**arguments, **options})

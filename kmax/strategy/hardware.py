@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ def check_hardware(config: Mapping[str, Any]) -> None:
     """Refuse early what would end in a long traceback, or be replaced by something else without being asked.
 
     Raises:
-        ValueError: no GPU where one is asked for; float16 on a CPU; clipping with a fused optimizer in half precision.
+        ValueError: no GPU where one is asked for, or one that PyTorch was not built for; float16 on a CPU, or for the
+            weights; clipping with a fused optimizer in half precision.
     """
     strategy, optimizer = config["strategy"], config["optimizer"]
     accelerator, precision = strategy["accelerator"], strategy["precision"]
@@ -26,6 +27,13 @@ def check_hardware(config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"strategy.accelerator={accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the "
             "driver and at CUDA_VISIBLE_DEVICES."
+        )
+    if not _on_cpu(accelerator) and torch.cuda.is_available():
+        check_architectures()
+    if precision == "16-true":
+        raise ValueError(
+            "strategy.precision=16-true would keep weights in float16, where gradients underflow: choose 16-mixed or "
+            "bf16-true."
         )
     if _on_cpu(accelerator) and precision == "16-mixed":
         raise ValueError(
@@ -37,6 +45,35 @@ def check_hardware(config: Mapping[str, Any]) -> None:
             "optimizer.fused=true undoes the scaling of half-precision gradients inside the step, too late for "
             "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
         )
+
+
+def check_architectures() -> None:
+    """Refuse GPUs that this build of PyTorch has no code for, before the first kernel does so in its own words.
+
+    Raises:
+        ValueError: there is such a GPU.
+    """
+    built = torch.cuda.get_arch_list()
+    for device in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(device)
+        if built and not has_code_for(major, minor, built):
+            raise ValueError(
+                f"PyTorch {torch.__version__} has no code for {torch.cuda.get_device_name(device)} (sm_{major}{minor}), "
+                f"only for {', '.join(built)}: install a build of PyTorch that has (docs/performance.md), or hide this "
+                "GPU with CUDA_VISIBLE_DEVICES."
+            )
+
+
+def has_code_for(major: int, minor: int, built: Sequence[str]) -> bool:
+    """Whether one of the architectures `built`, e.g. `sm_80` or `compute_90`, runs on a GPU of this compute capability:
+    machine code of the same major version that is not newer, or portable code that is not newer."""
+    for name in built:
+        kind, _, version = name.partition("_")
+        digits = version.rstrip("af")  # sm_90a, sm_100f: for this family of GPUs
+        own = (int(digits[:-1]), int(digits[-1]))
+        if own <= (major, minor) and (kind == "compute" or own[0] == major):
+            return True
+    return False
 
 
 def _on_cpu(accelerator: str) -> bool:
