@@ -74,7 +74,7 @@ class KMeansLayer(nn.Module):
         queries = self.query_in(centres)
         prediction = self.predictor(queries, queries, pixels)
         # Sums over pixels are made in float32 at least; where weights are of half precision, so is what follows.
-        gathered = self._gather(prediction.mask_logits, self.value(pixels)).to(self.update_out.norm.weight.dtype)
+        gathered = self._gather(prediction.mask_logits, self.value(pixels)).to(self.update_out.conv.weight.dtype)
         centres = centres + self.drop_path(self.update_out(self.update_norm(gathered)))
         attended = self.attention_out(self.self_attention(self.qkv(queries)))
         centres = F.gelu(centres + self.drop_path(attended))
