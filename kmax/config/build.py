@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
+from torch.nn.parallel import DistributedDataParallel
 
 from kmax.callbacks import AtomicCheckpointIO, MovingAverage
 from kmax.categories import Categories, load_categories
@@ -195,7 +197,9 @@ def _distribution(strategy: Mapping[str, Any]) -> str | Strategy:
     differ in them, which synchronized batch norms do not."""
     if strategy["strategy"] != "ddp":
         return str(strategy["strategy"])
-    return DDPStrategy(broadcast_buffers=not strategy["sync_batchnorm"], gradient_as_bucket_view=True)
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
+    return DDPStrategy(gradient_as_bucket_view=True, **{name: not strategy["sync_batchnorm"]})
 
 
 def _callbacks(config: dict[str, Any]) -> list[Callback]:

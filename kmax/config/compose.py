@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,25 @@ def conf_dir() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def run_id() -> str:
-    """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+def run_id(environment: Mapping[str, str] | None = None) -> str:
+    """A name for the run directory that all ranks and all restarts share: the SLURM job or torchrun's `--rdzv-id` where
+    there is one, else the time.
+
+    Raises:
+        ValueError: other launchers than these have started several ranks, each of which has a clock of its own.
+    """
+    variables = os.environ if environment is None else environment
+    job, elastic = variables.get("SLURM_JOB_ID"), variables.get("TORCHELASTIC_RUN_ID", "none")
+    if job:
+        return f"slurm-{job}"
+    if elastic != "none":
+        return f"torchrun-{re.sub(r'[^A-Za-z0-9_.-]', '_', elastic)}"
+    if int(variables.get("WORLD_SIZE", "1")) > 1 or "NODE_RANK" in variables:
+        raise ValueError(
+            "Several ranks would name their folder by their own clocks: give all of them the same one, e.g. "
+            "hydra.run.dir=runs/NAME/1 (torchrun: --rdzv-id=NAME does)."
+        )
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def in_sweep() -> bool:
@@ -50,7 +67,7 @@ def run_name(*, _root_: Any) -> str:
 
 def register() -> None:
     """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
     OmegaConf.register_new_resolver(
         "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
