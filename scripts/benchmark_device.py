@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from kmax.config.build import build_datamodule, build_model, module_from_checkpoint
+from kmax.config.build import build_datamodule, build_model
+from kmax.config.trained import load_trained
 from kmax.geometry import Sizes
 from kmax.inference.options import Thresholds
 from kmax.inference.postprocess import panoptic
@@ -220,8 +221,8 @@ def _seconds(function: Callable[[], object], device: torch.device, repetitions: 
 
 def measure_precision(ckpt: Path, device: torch.device, limit: int | None = None) -> list[Row]:
     """PQ of a trained checkpoint on its validation images, in each precision."""
-    config = dict(module_from_checkpoint(ckpt).config)
-    dataset = build_datamodule(config).val()
+    trained = load_trained(ckpt)
+    dataset = build_datamodule(trained.options, trained.categories).val()
     rows: list[Row] = []
     for precision in PRECISIONS:
         predictor = Predictor.from_checkpoint(ckpt, device, precision=precision)

@@ -15,7 +15,7 @@ from kmax.checkpoint.foreign import SUFFIX
 def write_checkpoint(prefix: Path, variables: Mapping[str, np.ndarray]) -> Path:
     """A checkpoint of `variables`, an object graph, counters and two optimizer slots; skips without TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    tf = pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'kmax[tf]'")
+    tf = pytest.importorskip("tensorflow", reason="needs TensorFlow: pip install 'kmax-deeplab[tf]'")
     first = next(iter(variables))
     entries = {f"{name}{SUFFIX}": value for name, value in variables.items()}
     entries["_CHECKPOINTABLE_OBJECT_GRAPH"] = np.array(b"\x0a\x00")

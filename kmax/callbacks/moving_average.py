@@ -57,7 +57,7 @@ class MovingAverage(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return  # only accumulated
@@ -65,7 +65,7 @@ class MovingAverage(Callback):
         if self._updates == 0:
             self._copy(self._average, self._current)
         else:
-            self._move(list(self._average.values()), list(self._current.values()), self._updates)  # type: ignore[arg-type]
+            self._move(list(self._average.values()), list(self._current.values()), self._updates)
         self._updates += 1
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -45,7 +45,7 @@ class NonFiniteGuard(Callback):
         self._kept = [buffer.clone() for buffer in self._statistics]
         self._count = torch.full((), float(self.skipped), device=pl_module.device)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if not self._losses:  # the first batch of a step
             self._copy(self._kept, self._statistics)
         loader = trainer.train_dataloader
@@ -81,7 +81,7 @@ class NonFiniteGuard(Callback):
             )
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         pl_module.log("train/skipped_steps", self._count)  # a number would be copied to the device in every step
 

@@ -10,6 +10,8 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kmax.files import Json
+
 KEY = "random_states"
 
 
@@ -20,7 +22,7 @@ class RandomState(Callback):
     """
 
     def __init__(self) -> None:
-        self._loaded: list[dict[str, Any]] = []
+        self._loaded: list[Json] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rank = trainer.global_rank
@@ -44,9 +46,9 @@ class RandomState(Callback):
         self._loaded = checkpoint.get(KEY, [])
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
+def random_state(device: torch.device) -> Json:
     """The state of all generators, in types that `torch.load(…, weights_only=True)` reads."""
-    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    numpy: Json = dict(np.random.get_state(legacy=False))
     numpy["state"] = {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}
     state = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
     if device.type == "cuda":
@@ -54,7 +56,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: Json) -> None:
     """Put the generators back to where `random_state` found them."""
     random.setstate(state["python"])
     numpy = {**state["numpy"], "state": {**state["numpy"]["state"]}}

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kmax.files import Json
+
 FOLDER = Path(__file__).parent
 
 
@@ -61,7 +63,7 @@ class Categories:
         """Label by dataset id."""
         return {category.id: label for label, category in enumerate(self.classes)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain containers, as in the JSON files; goes into checkpoints."""
         classes = [
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in self.classes
@@ -110,9 +112,15 @@ def load_categories(name: str) -> Categories:
     return Categories.from_dict(json.loads(path.read_text()))
 
 
+CONVERTER = "scripts/prepare_own.py"
+
+
 def _from_file(path: Path) -> Categories:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no {path} to read classes from: check dataset.root and dataset.categories.")
+        raise FileNotFoundError(
+            f"There is no {path} to read classes from: check dataset.root and dataset.categories; annotations of other "
+            f"tools are converted with {CONVERTER}."
+        )
     entries = _categories_section(path)
     if entries is None:
         try:
@@ -121,12 +129,20 @@ def _from_file(path: Path) -> Categories:
             raise ValueError(f"{path} is not valid JSON ({error}): get the file again.") from error
         if isinstance(content, dict) and "classes" in content:
             return Categories.from_dict(content)
-        raise ValueError(f"{path} has neither categories (COCO's format) nor classes (as in kmax/categories).")
+        raise ValueError(
+            f"{path} has neither categories (COCO panoptic) nor classes (as in kmax/categories): annotations of "
+            f"other tools are converted with {CONVERTER}."
+        )
+    if any("isthing" not in entry for entry in entries):
+        raise ValueError(
+            f"{path} is no panoptic JSON, since a category lacks 'isthing' (in COCO instances all do): convert it with "
+            f"{CONVERTER}."
+        )
     classes = [{"color": default_color(n), **entry} for n, entry in enumerate(entries)]
     return Categories.from_dict({"name": path.stem, "classes": classes})
 
 
-def _categories_section(path: Path) -> list[dict[str, Any]] | None:
+def _categories_section(path: Path) -> list[Json] | None:
     """The list under the key `categories`, without parsing the rest of a file of perhaps hundreds of megabytes."""
     decoder = json.JSONDecoder()
     with path.open("rb") as file:
@@ -136,7 +152,7 @@ def _categories_section(path: Path) -> list[dict[str, Any]] | None:
             for match in re.finditer(rb'"categories"\s*:\s*(?=\[)', content):
                 text = _balanced_list(content, match.end())
                 try:
-                    found = decoder.decode(text.decode())
+                    found: list[Json] = decoder.decode(text.decode())
                 except ValueError:
                     continue
                 if all(isinstance(entry, dict) for entry in found):

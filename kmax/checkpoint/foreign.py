@@ -97,10 +97,10 @@ def _numpy_globals() -> list[Any]:
     return known
 
 
-def _numpy_functions() -> list[Callable]:
+def _numpy_functions() -> list[Callable[..., Any]]:
     """NumPy's own that rebuild an array, a number, and an array of pickle's protocol 5."""
     array = np.ones(1)
-    return [array.__reduce__()[0], np.float64(0).__reduce__()[0], array.__reduce_ex__(5)[0]]  # type: ignore[index]
+    return [array.__reduce__()[0], np.float64(0).__reduce__()[0], array.__reduce_ex__(5)[0]]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -181,7 +181,7 @@ def _read_tensorflow(prefix: str) -> dict[str, Tensor]:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ValueError("A TensorFlow checkpoint is read with TensorFlow: pip install 'kmax[tf]'.") from error
+        raise ValueError("A TensorFlow checkpoint is read with TensorFlow: pip install 'kmax-deeplab[tf]'.") from error
     try:
         reader = tf.train.load_checkpoint(prefix)
         names = [name for name in reader.get_variable_to_shape_map() if _is_weight(name)]

@@ -1,7 +1,7 @@
 """Files of ImageNet weights for a backbone, whoever wrote them, under the backbone's names.
 
 Recognized by their names: timm's and torchvision's own, Detectron2-style ResNets (`stem.conv1`, `res2`, …), original
-ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders.
+ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders, MaX-DeepLab's included.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
 def _ours(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Entries under the backbone's names."""
     if any(name.startswith("encoder/") for name in entries):
-        return _from_tensorflow(entries)
+        return _from_tensorflow(entries, dual_path="steps.0.blocks.0.expand.conv.weight" in own)
     if any(name.startswith(("res2.", "downsample_layers.")) for name in entries):
         renamed = {our_name(BACKBONE + name) or name: value for name, value in entries.items()}
         found = {name.removeprefix(BACKBONE): value for name, value in renamed.items()}
@@ -55,8 +55,8 @@ def _ours(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return {name: value for name, value in found.items() if name not in classifier}
 
 
-def _from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    table, found = Variables.of_theirs(variables), {}
+def _from_tensorflow(variables: Mapping[str, Tensor], dual_path: bool) -> dict[str, Tensor]:
+    table, found = Variables.of_encoder(variables, dual_path), {}
     for theirs, value in variables.items():
         ours = table.names.ours(theirs)
         if ours is not None and ours.startswith(BACKBONE):

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kmax.files import write_atomically
+from kmax.data.convert.kinds import COCO_PANOPTIC, kind_of
+from kmax.files import Json, write_atomically
 
 FORMAT = 1
 ENDS = 1 << 16
@@ -152,18 +153,19 @@ def _reopen(cache: Path, key: str) -> Index:
     return index
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_bytes())
+        content: Json = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
     lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]
-    if lacking:
-        raise ValueError(f"{path} has no {lacking[0]!r}: give a panoptic JSON file in COCO's format.")
+    kind = kind_of(content)
+    if lacking or (content["annotations"] != [] and kind != COCO_PANOPTIC and "categories" in content):
+        raise ValueError(f"{path} is not panoptic but {kind}: convert it with scripts/prepare_own.py.")
     return content
 
 
-def build_index(content: dict[str, Any], path: Path) -> Index:
+def build_index(content: Json, path: Path) -> Index:
     """The images of a JSON that have an annotation, in the order of `annotations`.
 
     Raises:

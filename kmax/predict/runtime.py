@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kmax.model import KMaXDeepLab
+from kmax.model import Network
 from kmax.model.folding import fold_batch_norms
 from kmax.structures import Output, Prediction
 
 RUNTIMES = ("torch", "compile", "onnx")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Network = Callable[..., Output]
-"""Takes normalized images (B, 3, H, W) and `coarse`, as `KMaXDeepLab` does."""
+RunnableNetwork = Callable[..., Output]
+"""Takes normalized images (B, 3, H, W) and `coarse`, as the networks of `kmax.model` do."""
 
 
 def prepare(
-    model: KMaXDeepLab, size: tuple[int, int], device: torch.device, runtime: str = "torch", precision: str = "fp32"
-) -> Network:
+    model: Network, size: tuple[int, int], device: torch.device, runtime: str = "torch", precision: str = "fp32"
+) -> RunnableNetwork:
     """Make a trained model ready to predict. `model` itself changes: it moves, its batch norms are folded.
 
     Args:
@@ -56,7 +56,7 @@ def prepare(
 class _Eager:
     """The model itself, in a precision and with features laid out channels last."""
 
-    def __init__(self, model: KMaXDeepLab, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: Network, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.device, self.dtype = model, device, dtype
 
     def __call__(self, images: Tensor, coarse: bool = True) -> Output:
@@ -74,7 +74,7 @@ class OnnxNetwork:
         ValueError: ONNX's packages are missing; or, in a call, images of another size, or all predictions.
     """
 
-    def __init__(self, model: KMaXDeepLab, size: tuple[int, int]) -> None:
+    def __init__(self, model: Network, size: tuple[int, int]) -> None:
         try:
             import onnxruntime
             import onnxscript  # noqa: F401  the exporter needs it
@@ -101,7 +101,7 @@ class OnnxNetwork:
 
 
 class _Final(nn.Module):
-    def __init__(self, model: KMaXDeepLab) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from kmax.config.build import build_model, module_from_checkpoint
+from kmax.config.build import build_model
+from kmax.config.trained import load_trained
 from kmax.model.folding import fold_batch_norms
 from kmax.predict.predictor import Predictor
 from kmax.predict.runtime import prepare
@@ -72,7 +73,7 @@ def test_every_runtime_says_the_same(tiny_checkpoint: Path, runtime: str, precis
     if runtime == "onnx":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    expected = logits(Predictor(module_from_checkpoint(tiny_checkpoint), SIZE))
+    expected = logits(Predictor(load_trained(tiny_checkpoint), SIZE))
     made = logits(Predictor.from_checkpoint(tiny_checkpoint, "cpu", SIZE, runtime=runtime, precision=precision))
     for ours, theirs in zip(made, expected, strict=True):
         deviation = (ours - theirs).abs() / theirs.abs().max()
