@@ -24,6 +24,7 @@ from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
 from kmax.options import build_options, to_plain
+from kmax.predict.runtime import RunnableNetwork, prepare
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
@@ -82,8 +83,10 @@ class Predictor:
         size: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
         inference: InferenceOptions | None = None,
+        network: RunnableNetwork | None = None,
     ) -> None:
         self.model = trained.model.to(device).eval()
+        self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
         self.size = size or trained.options.dataset.size
         self.inference = inference or trained.inference
@@ -97,6 +100,8 @@ class Predictor:
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
         thresholds: Thresholds | Mapping[str, Any] | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
     ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
@@ -104,13 +109,15 @@ class Predictor:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
             thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
                 over those of the checkpoint.
+            runtime, precision: see `kmax.predict.runtime.prepare`.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device, threshold or runtime.
         """
         chosen = _device(device)
         trained = load_trained(path)
-        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds))
+        network = prepare(trained.model, size or trained.options.dataset.size, chosen, runtime, precision)
+        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds), network)
 
     @classmethod
     def from_pretrained(
@@ -203,7 +210,7 @@ class Predictor:
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
         mask = torch.as_tensor(np.stack(valid)).to(self.device)
-        predictions = run_network(self.model, pixels, mask, all_stages)
+        predictions = run_network(self.network, pixels, mask, all_stages)
         return [
             RawPrediction(
                 tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
@@ -213,7 +220,7 @@ class Predictor:
         ]
 
     def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
-        classes, masks, sizes = predict(self.model, image, self.size, options, self.device)
+        classes, masks, sizes = predict(self.network, image, self.size, options, self.device)
         return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
 
     def finish(
