@@ -1,4 +1,5 @@
-"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`."""
+"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`, or one of the model zoo by its name
+(`ckpt=coco_resnet50`)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from kmax.inference.passes import Logits, predict, run_network, segment
 from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion, Losses
 from kmax.metrics import MetricSuite, Report
-from kmax.model import KMaXDeepLab
+from kmax.model import Network
 from kmax.optim import parameter_groups, warmup_poly
 from kmax.optim.options import OptimizerOptions
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
@@ -50,7 +50,7 @@ class KMaXModule(LightningModule):
 
     def __init__(
         self,
-        model: KMaXDeepLab,
+        model: Network,
         categories: Categories,
         inference: InferenceOptions,
         criterion: Criterion | None = None,
@@ -123,9 +123,9 @@ class KMaXModule(LightningModule):
         fused = options.fused
         if fused is None:
             fused = self.device.type in ("cpu", "cuda") and not options.clip_norm
-        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, eps=options.eps, fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps)
+            optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps, options.warmup_start)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -18,9 +18,11 @@ import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
 
+from kmax.checkpoint.published import suggestion
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import DemoOptions
+from kmax.config.pretrained import checkpoint_path
 from kmax.data import ShapesDataset
 from kmax.images import open_image
 from kmax.predict.predictor import Predictor, RawPrediction
@@ -232,9 +234,13 @@ def start_demo(config: DictConfig, block: bool = True) -> tuple[gr.Blocks, str]:
     options = read_options(DemoOptions, config)
     if gr is None:
         raise ValueError("The demo needs gradio: pip install 'kmax-deeplab[demo]'.")
-    if not Path(options.ckpt).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH.")
-    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size)
+    ckpt = checkpoint_path(options.ckpt)
+    if not ckpt.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH or a name of the model "
+            f"zoo{suggestion(options.ckpt)}."
+        )
+    predictor = Predictor.from_checkpoint(ckpt, options.device, options.size)
     demo = Demo(predictor, options.max_megapixels)
     os.environ["GRADIO_TEMP_DIR"] = demo.folder.name
     app = build_app(demo, example_images(predictor, options.examples))

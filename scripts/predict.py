@@ -1,5 +1,6 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
+    ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
     outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
@@ -27,6 +28,7 @@ from rich.text import Text
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import PredictOptions
+from kmax.config.pretrained import checkpoint_path
 from kmax.files import Json
 from kmax.images import UnreadableImageError
 from kmax.predict.predictor import Predictor, Result
@@ -142,7 +144,7 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
 
 def settings(options: PredictOptions, predictor: Predictor) -> Json:
     """What results depend on: only a run with the same continues a folder."""
-    file = Path(options.ckpt).resolve()
+    file = checkpoint_path(options.ckpt).resolve()
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
         "input": options.input,

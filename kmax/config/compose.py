@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from kmax.commands import programs_dir
+from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
 from kmax.config.help import help_text, wants_help
 from kmax.config.options import TrainOptions
@@ -37,10 +39,25 @@ def conf_dir() -> Path:
     return programs_dir() / "conf"
 
 
-def run_id() -> str:
-    """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+def run_id(environment: Mapping[str, str] | None = None) -> str:
+    """A name for the run directory that all ranks and all restarts share: the SLURM job or torchrun's `--rdzv-id` where
+    there is one, else the time.
+
+    Raises:
+        ValueError: other launchers than these have started several ranks, each of which has a clock of its own.
+    """
+    variables = os.environ if environment is None else environment
+    job, elastic = variables.get("SLURM_JOB_ID"), variables.get("TORCHELASTIC_RUN_ID", "none")
+    if job:
+        return f"slurm-{job}"
+    if elastic != "none":
+        return f"torchrun-{re.sub(r'[^A-Za-z0-9_.-]', '_', elastic)}"
+    if int(variables.get("WORLD_SIZE", "1")) > 1 or "NODE_RANK" in variables:
+        raise ValueError(
+            "Several ranks would name their folder by their own clocks: give all of them the same one, e.g. "
+            "hydra.run.dir=runs/NAME/1 (torchrun: --rdzv-id=NAME does)."
+        )
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def in_sweep() -> bool:
@@ -81,9 +98,10 @@ def _plain(config: DictConfig) -> Plain:
 
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
     OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
+    OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store_schemas()

@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from kmax.categories import Categories
+from kmax.checkpoint.published import find_published
 from kmax.config.trained import TrainedModel, load_trained
 from kmax.geometry import Sizes, content_cells
 from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
-from kmax.model.transformer_decoder import COARSE_STRIDES
 from kmax.options import build_options, to_plain
+from kmax.predict.runtime import RunnableNetwork, prepare
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
@@ -82,8 +83,10 @@ class Predictor:
         size: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
         inference: InferenceOptions | None = None,
+        network: RunnableNetwork | None = None,
     ) -> None:
         self.model = trained.model.to(device).eval()
+        self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
         self.size = size or trained.options.dataset.size
         self.inference = inference or trained.inference
@@ -97,6 +100,8 @@ class Predictor:
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
         thresholds: Thresholds | Mapping[str, object] | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
     ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
@@ -104,20 +109,41 @@ class Predictor:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
             thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
                 over those of the checkpoint.
+            runtime, precision: see `kmax.predict.runtime.prepare`.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device, threshold or runtime.
         """
         chosen = _device(device)
         trained = load_trained(path)
-        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds))
+        network = prepare(trained.model, size or trained.options.dataset.size, chosen, runtime, precision)
+        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds), network)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; a path
+        is taken, too.
+
+        Args:
+            device, size, thresholds: as for `from_checkpoint`.
+
+        Raises:
+            ValueError: as `from_checkpoint`; no such name, or weights that cannot be downloaded.
+        """
+        if not Path(name).exists():
+            find_published(name)
+        return cls.from_checkpoint(name, device, size, thresholds)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions of all layers may be called, coarse to final, with their strides."""
-        levels = self.model.transformer_decoder.level
-        layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
-        return (*layers, "final")
+        return self.model.stage_names
 
     @property
     def device(self) -> torch.device:
@@ -187,7 +213,7 @@ class Predictor:
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
         mask = torch.as_tensor(np.stack(valid)).to(self.device)
-        predictions = run_network(self.model, pixels, mask, all_stages)
+        predictions = run_network(self.network, pixels, mask, all_stages)
         return [
             RawPrediction(
                 tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
@@ -197,7 +223,7 @@ class Predictor:
         ]
 
     def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
-        classes, masks, sizes = predict(self.model, image, self.size, options, self.device)
+        classes, masks, sizes = predict(self.network, image, self.size, options, self.device)
         return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
 
     def finish(
@@ -223,7 +249,7 @@ class Predictor:
             made = panoptic(classes, masks, things, chosen, raw.sizes)
             found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
         if "semantic" in results:
-            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+            found["semantic"] = semantic(classes, masks, raw.sizes, chosen).cpu()
         if "instances" in results:
             one = instances(classes, masks, things, chosen, raw.sizes, top)
             found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())

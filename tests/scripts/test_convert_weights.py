@@ -27,6 +27,7 @@ from kmax.config.build import (
     initialize_from,
 )
 from kmax.config.compose import compose_config, run_options
+from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
 from kmax.config.trained import load_trained
 from kmax.data.prepare import Options, prepare
@@ -74,7 +75,7 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
 
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
     """What is recognized is the experiment of that name, spelt out."""
-    options = script.nearest_options(found)
+    options = nearest_options(found)
     name = f"{found.categories.name}_{backbone}"
     assert options.name == name
     same = run_options(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
@@ -236,7 +237,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     entries: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "read_entries", lambda path: entries())
+    monkeypatch.setattr("kmax.config.convert.read_entries", lambda path: entries())
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
