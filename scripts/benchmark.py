@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-
 from benchmark_device import (
     PHASES,
     Row,

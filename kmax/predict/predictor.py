@@ -99,7 +99,7 @@ class Predictor:
         path: str | Path,
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         runtime: str = "torch",
         precision: str = "fp32",
     ) -> Predictor:
@@ -150,7 +150,7 @@ class Predictor:
         """Where the model runs."""
         return next(self.model.parameters()).device
 
-    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
+    def __call__(self, image: object, thresholds: Thresholds | Mapping[str, object] | None = None) -> PanopticMap:
         """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
 
         Args:
@@ -168,9 +168,9 @@ class Predictor:
 
     def batch(
         self,
-        images: Sequence[Any],
+        images: Sequence[object],
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         all_stages: bool = False,
         top: int = 100,
     ) -> list[Result]:
@@ -190,7 +190,10 @@ class Predictor:
 
     @torch.inference_mode()
     def raw(
-        self, images: Sequence[Any], all_stages: bool = False, thresholds: Thresholds | Mapping[str, Any] | None = None
+        self,
+        images: Sequence[object],
+        all_stages: bool = False,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> list[RawPrediction]:
         """Run the network alone; `finish` makes results of what it says, as often as you like.
 
@@ -227,7 +230,7 @@ class Predictor:
         self,
         raw: RawPrediction,
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         keep_raw: bool = False,
         top: int = 100,
     ) -> Result:
@@ -253,7 +256,7 @@ class Predictor:
         return Result(**found, raw=raw if keep_raw else None)
 
 
-def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, Any] | None) -> InferenceOptions:
+def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, object] | None) -> InferenceOptions:
     """Thresholds and test-time options with some of them changed.
 
     Raises:
@@ -277,7 +280,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _as_array(image: Any) -> np.ndarray:
+def _as_array(image: object) -> np.ndarray:
     if isinstance(image, (str, Path)):
         image = open_image(image)
     if isinstance(image, Image.Image):
