@@ -129,7 +129,7 @@ def test_what_does_not_belong_together_is_refused_at_composition(overrides: tupl
 
 def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> None:
     predictor = Predictor.from_checkpoint(trained, device="cpu")
-    assert predictor.thresholds.method == "pixel_wise"
+    assert predictor.inference.method == "pixel_wise"
     image = ShapesDataset(1, seed=3)[0].image
     assert predictor(image).segment_map.shape == image.shape[:2]
     loose = {"thing_threshold": 0.0, "stuff_threshold": 0.0, "pixel_threshold": 0.0}

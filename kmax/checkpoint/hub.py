@@ -16,6 +16,7 @@ from kmax.checkpoint.own import (
     CONFIG_KEY,
     FILE_IN_FOLDER,
     SOURCE_KEY,
+    CheckpointDict,
     read_checkpoint,
     write_checkpoint,
 )
@@ -73,7 +74,7 @@ class SharedModel(
         checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
     """
 
-    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+    def __init__(self, checkpoint: CheckpointDict) -> None:
         self.checkpoint = checkpoint
 
     @classmethod

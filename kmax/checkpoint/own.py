@@ -7,7 +7,7 @@ header; a folder pulled from a hub holds one of the latter.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from kmax.checkpoint.foreign import RefusedError, load_torch
 from kmax.checkpoint.published import suggestion
 from kmax.files import replacing
 
+CheckpointDict = dict[str, Any]
+"""What a checkpoint file holds, by the keys of Lightning and ours."""
 CONFIG_KEY = "kmax_config"
 CATEGORIES_KEY = "kmax_categories"
 SOURCE_KEY = "kmax_source"
@@ -30,7 +32,7 @@ FILE_IN_FOLDER = "model.safetensors"
 CONVERT = "python scripts/convert_weights.py"
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> CheckpointDict:
     """A checkpoint of ours, on the CPU: `state_dict`, `kmax_config`, `kmax_categories`, and in a `.ckpt` of a training
     what else Lightning keeps.
 
@@ -83,7 +85,7 @@ def _incomplete(content: Any, path: Path) -> str:
     )
 
 
-def write_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+def write_checkpoint(path: str | Path, checkpoint: CheckpointDict) -> None:
     """Write weights, configuration and classes, and nothing else, as a `.ckpt` or a `.safetensors`.
 
     Args:
@@ -107,7 +109,7 @@ def write_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
             save_file(state, file, header)
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> CheckpointDict:
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -83,6 +83,7 @@ class ModelOptions(Options):
         "linear", "max_deeplab: drop_path grows with the stride, or is the same everywhere", choices=("linear", "constant")
     )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
+    checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")
     semantic_dim: int = option(256, "its width", at_least=1)
 
     def __post_init__(self) -> None:
