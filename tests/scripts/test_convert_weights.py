@@ -221,7 +221,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab of the published kinds.*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*backbone\.pretrained=PATH"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
