@@ -26,7 +26,7 @@ from kmax.checkpoint.detectron2 import to_detectron2
 from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_checkpoint
-from kmax.checkpoint.recognize import Recognized, recognize
+from kmax.checkpoint.recognize import MAX_DEEPLAB, Recognized, recognize
 from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, conf_dir, run_options
 from kmax.config.explain import run_or_explain
@@ -53,7 +53,7 @@ def convert(
         FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
     """
     recognized = recognize(read_entries(source), categories)
-    options = nearest_options(recognized)
+    options = nearest_options(recognized, size)
     if size:
         options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
     with torch.device("meta"):
@@ -67,14 +67,18 @@ def convert(
     return recognized
 
 
-def nearest_options(recognized: Recognized) -> TrainOptions:
-    """The options of the nearest experiment, with the model that the weights tell."""
+def nearest_options(recognized: Recognized, size: Sequence[int] | None = None) -> TrainOptions:
+    """The options of the nearest experiment, with the model that the weights tell. `size` tells those of MaX-DeepLab
+    apart, whose weights have the same names and shapes at every resolution."""
     dataset = recognized.categories.name
     overrides = ["backbone.pretrained=false", "~callbacks", "logger=none"]
     if dataset not in DATASETS:
         overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
         dataset = "coco"
     name = f"{dataset}_{recognized.backbone}"
+    if recognized.model.get("architecture") == MAX_DEEPLAB:
+        name = recognized.max_experiment(size)
+        overrides += [f"dataset={dataset}"] if dataset != "coco" else []
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
@@ -90,7 +94,7 @@ def nearest_options(recognized: Recognized) -> TrainOptions:
 def _fine_stem(recognized: Recognized) -> bool:
     """Whether the stem's feature, and so the masks and their targets, have stride 2."""
     stem_of_stride_2 = recognized.family == "deeplab2" and not recognized.backbone.startswith("convnext")
-    return stem_of_stride_2 and recognized.model["stem_stage"]
+    return stem_of_stride_2 and recognized.model.get("stem_stage", False)
 
 
 def strip(source: Path, target: Path) -> None:
@@ -134,7 +138,10 @@ def run(arguments: argparse.Namespace) -> None:
         export_detectron2(source, target)
     else:
         categories = load_categories(arguments.categories) if arguments.categories else None
-        print(f"recognized: {convert(source, target, categories, arguments.size)}")
+        recognized = convert(source, target, categories, arguments.size)
+        print(f"recognized: {recognized}")
+        if recognized.model.get("architecture") == MAX_DEEPLAB and not arguments.size:
+            print(f"took: the input of {recognized.max_experiment()}, which nothing in the file tells; --size says another")
     print(f"wrote {target} ({target.stat().st_size / 2**20:.0f} MiB)")
 
 

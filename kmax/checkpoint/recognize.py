@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ _CLASS_HEADS = {
 class Recognized:
     """A foreign checkpoint, understood.
 
-    `model` are the options of `KMaXDeepLab` that its shapes tell; `state` its entries under our names.
+    `model` are the options of the network that its shapes tell; `state` its entries under our names.
     """
 
     family: str
@@ -39,6 +39,13 @@ class Recognized:
     categories: Categories
     model: dict[str, Any]
     state: dict[str, Tensor]
+
+    def max_experiment(self, size: Sequence[int] | None = None) -> str:
+        """The experiment of a MaX-DeepLab whose input has `size` (H, W). Weights do not tell it: the default is the smallest
+        that was published."""
+        smallest = 641 if self.backbone == "max_deeplab_s" else 1025
+        side = max(size) if size else smallest
+        return f"coco_{self.backbone}_{1025 if side > 833 else smallest}"
 
     def __str__(self) -> str:
         model = self.model
