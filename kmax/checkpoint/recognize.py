@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,6 @@ class Recognized:
     categories: Categories
     model: dict[str, Any]
     state: dict[str, Tensor]
-
-    def max_experiment(self, size: Sequence[int] | None = None) -> str:
-        """The experiment of a MaX-DeepLab whose input has `size` (H, W). Weights do not tell it: the default is the smallest
-        that was published."""
-        smallest = 641 if self.backbone == "max_deeplab_s" else 1025
-        side = max(size) if size else smallest
-        return f"coco_{self.backbone}_{1025 if side > 833 else smallest}"
 
     def __str__(self) -> str:
         model = self.model
@@ -91,8 +84,6 @@ def _family(entries: Mapping[str, Tensor]) -> str:
     for family, head in _CLASS_HEADS.items():
         if head in entries:
             return family
-    if "model.transformer_decoder.centres" in entries:
-        raise ValueError("This is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it.")
     raise ValueError(
         f"This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
         "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."

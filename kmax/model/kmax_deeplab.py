@@ -35,6 +35,7 @@ class KMaXDeepLab(nn.Module):
         super().__init__()
         options = options or ModelOptions()
         self.backbone = backbone
+        self.semantic_act = backbone.act if options.family == "deeplab2" else nn.Identity()  # detectron2: as handed on
         self.order = _stage_order(backbone, options)
         self.pixel_decoder = PixelDecoder([backbone.channels[key] for key in self.order], options)
         self.transformer_decoder = TransformerDecoder(self.pixel_decoder.channels, num_classes, options)
@@ -57,7 +58,7 @@ class KMaXDeepLab(nn.Module):
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        features = self.backbone(images)
+        features = self.backbone(images.to(self.transformer_decoder.centres.dtype))  # weights may be of another precision
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()
@@ -68,7 +69,7 @@ class KMaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = [features[32], *(self.backbone.act(features[stride]) for stride in (8, 4))]
+        handed = [features[32], *(self.semantic_act(features[stride]) for stride in (8, 4))]
         logits: Tensor = self.semantic_head(handed, aligned)
         return logits
 

@@ -101,7 +101,8 @@ class KMeansLayer(nn.Module):
             if before is not None:
                 prediction = prediction._replace(mask_logits=prediction.mask_logits + before)
             predictions.append(prediction)
-            gathered = self._gather(prediction.mask_logits, values)
+            # Sums over pixels are made in float32 at least; where weights are of half precision, so is what follows.
+            gathered = self._gather(prediction.mask_logits, values).to(self.update_out.conv.weight.dtype)
             centers = centers + self.drop_path(self.update_out(self.update_norm(gathered)))
         if self.cross_attention is not None:
             crossed = self.cross_attention(queries, pixels.flatten(2), values.flatten(2))

@@ -106,7 +106,7 @@ class MaXDeepLab(nn.Module):
     ) -> tuple[list[Tensor], Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
         """The feature of every step, not activated; the memory (B, M, N); and of every dual-path block, if asked for,
         how pixels read (B, N, h', w'), their queries (B, f, h', w') and the memory (B, M, N) after it."""
-        x, memory = self.backbone.stem(images), self.memory.expand(images.shape[0], -1, -1)
+        x, memory = self.backbone.stem(images.to(self.memory.dtype)), self.memory.expand(images.shape[0], -1, -1)
         again = self.checkpointing and self.training
         features: list[Tensor] = []
         kept: dict[int, list[Tensor]] = {}

@@ -20,7 +20,12 @@ class BackboneOptions(Options):
     """The backbone: a timm model, `max_s`, or MaX-DeepLab's own."""
 
     name: str = option(REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l")
-    pretrained: bool | str = option(False, "true: timm's weights of that name; or a file of ImageNet weights")
+    pretrained: bool | str = option(
+        False, "true: timm's weights of that name; or a file of ImageNet weights, or their name in the model zoo"
+    )
+    family: str | None = option(
+        None, "whose ResNet or ConvNeXt to equal; null: model.family (COCONut's mix them)", choices=FAMILIES
+    )
     drop_path: float = option(
         0.0, "rate at which the last block is dropped, from 0 at the first", at_least=0, at_most=1
     )
@@ -78,6 +83,7 @@ class ModelOptions(Options):
         "linear", "max_deeplab: drop_path grows with the stride, or is the same everywhere", choices=("linear", "constant")
     )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
+    checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")
     semantic_dim: int = option(256, "its width", at_least=1)
 
     def __post_init__(self) -> None:
@@ -130,6 +136,11 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
         raise OptionError(
             f"backbone.drop_path={backbone.drop_path:g} has no meaning in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
+        )
+    if own and (backbone.freeze or backbone.freeze_norms):
+        raise OptionError(
+            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
+            "leave them alone."
         )
     if own and backbone.pretrained is True:
         raise OptionError(

@@ -26,6 +26,7 @@ from kmax.config.build import (
     build_trainer,
 )
 from kmax.config.compose import compose_config, run_options
+from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
 from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
@@ -79,8 +80,8 @@ def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> No
     assert "MaX-DeepLab, 128 slots" in str(found)
     own = golden_tools.max_model(variant, "meta").state_dict()
     assert found.state.keys() == own.keys()
-    small = script.nearest_options(found)
-    large = script.nearest_options(found, (1025, 1025))
+    small = nearest_options(found)
+    large = nearest_options(found, size=(1025, 1025))
     assert small.name == f"coco_max_deeplab_{variant}_{641 if variant == 's' else 1025}"
     assert large.name == f"coco_max_deeplab_{variant}_1025"
     assert (large.inference.thing_area, large.inference.stuff_area) == (256, 4096)
@@ -92,7 +93,7 @@ def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> N
     seeded = golden_tools.seeded_max_variables("s", float(golden["input/gamma_scale"]))
     convert(write_checkpoint(tmp_path / "ckpt-100000", seeded), tmp_path / "ours.safetensors")
     report = capsys.readouterr().out
-    assert "took: the input of coco_max_deeplab_s_641" in report
+    assert "took: the input is 641×641, which nothing in the file tells" in report
     model = load_trained(tmp_path / "ours.safetensors").model
     images = golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
     with torch.no_grad():
@@ -104,7 +105,7 @@ def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> N
 
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
     """What is recognized is the experiment of that name, spelt out."""
-    options = script.nearest_options(found)
+    options = nearest_options(found)
     name = f"{found.categories.name}_{backbone}"
     assert options.name == name
     same = run_options(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
@@ -266,7 +267,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     entries: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "read_entries", lambda path: entries())
+    monkeypatch.setattr("kmax.config.convert.read_entries", lambda path: entries())
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)

@@ -399,6 +399,7 @@ def test_preview_draws_and_warns(labelme: Path, tmp_path: Path) -> None:
     assert sum(found.image_counts.values()) == 6
 
 
+@pytest.mark.long
 def test_help_answers_at_once() -> None:
     code = "import sys; sys.argv = ['prepare_own.py', '--help']; import runpy\n"
     code += "try: runpy.run_path('scripts/prepare_own.py', run_name='__main__')\n"
