@@ -143,6 +143,11 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
             f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
         )
+    if own and (backbone.freeze or backbone.freeze_norms):
+        raise OptionError(
+            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
+            "leave them alone."
+        )
     if own and backbone.pretrained is True:
         raise OptionError(
             "backbone.pretrained=true cannot be: timm has no weights of MaX-DeepLab's backbone; set it to false, or to "
