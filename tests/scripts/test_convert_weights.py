@@ -96,7 +96,8 @@ def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> N
         (prediction,) = model(torch.from_numpy(images).float(), coarse=False).predictions
     golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)
     predictor = Predictor.from_checkpoint(tmp_path / "ours.safetensors", device="cpu")
-    assert (predictor.size, predictor.inference.method, predictor.inference.thing_area) == ((641, 641), "pixel_wise", 100)
+    assert predictor.size == (641, 641)
+    assert (predictor.inference.method, predictor.inference.thing_area) == ("pixel_wise", 100)
 
 
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
