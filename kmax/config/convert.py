@@ -26,6 +26,8 @@ from kmax.options import build_options, to_plain
 PREFIX = "model."
 """What our module's names begin with; the rest are the model's own."""
 DATASETS = ("coco", "cityscapes", "ade20k")
+MAX_SIZES = {"max_deeplab_s": (641, 1025), "max_deeplab_l": (1025,)}
+"""Input sizes that MaX-DeepLab was published for."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
     options = replace(options, backbone=replace(options.backbone, family=variant))
     if size:
         options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
+    elif recognized.backbone in MAX_SIZES:
+        height, width = options.dataset.size
+        assumed = (*assumed, f"the input is {height}×{width}, which nothing in the file tells; --size says another")
     state = _fitting(options, recognized.categories, recognized.state, f"{source} looks like {recognized}, but")
     _write(target, options, recognized.categories, state, _provenance(source, recognized, told.entry))
     return Conversion(str(recognized), assumed)
@@ -116,7 +121,10 @@ def nearest_options(
     if dataset not in DATASETS:
         overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
         dataset = "coco"
-    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}{_resolution(recognized, size)}"
+    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}"
+    if not entry and recognized.backbone in MAX_SIZES:
+        name = f"coco_{recognized.backbone}_{_max_size(recognized, size)}"
+        overrides += [f"dataset={dataset}"] if dataset != "coco" else []
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
@@ -129,11 +137,10 @@ def nearest_options(
     )
 
 
-def _resolution(recognized: Recognized, size: Sequence[int] | None) -> str:
-    """What the names of MaX-DeepLab's experiments end in: its input size, by default the smallest published one."""
-    if not recognized.backbone.startswith("max_deeplab"):
-        return ""
-    return f"_{max(size)}" if size else {"max_deeplab_s": "_641", "max_deeplab_l": "_1025"}[recognized.backbone]
+def _max_size(recognized: Recognized, size: Sequence[int] | None) -> int:
+    """The published input size of MaX-DeepLab next to `size`, which its weights do not tell; default: the smallest."""
+    sizes = MAX_SIZES[recognized.backbone]
+    return min(sizes, key=lambda side: abs(side - max(size))) if size else sizes[0]
 
 
 def _fine_stem(recognized: Recognized) -> bool:

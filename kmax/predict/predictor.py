@@ -88,6 +88,7 @@ class Predictor:
         self.model = trained.model.to(device).eval()
         self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
+        self.num_queries = trained.options.model.num_queries
         self.size = size or trained.options.dataset.size
         self.inference = inference or trained.inference
         if min(self.size) < 32:

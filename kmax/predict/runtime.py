@@ -47,7 +47,7 @@ def prepare(
         if precision != "fp32" or device.type != "cpu":
             raise ValueError("runtime=onnx runs on the CPU in fp32: set device=cpu precision=fp32, or runtime=compile.")
         return OnnxNetwork(model.cpu(), size)
-    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device).to(memory_format=torch.channels_last)
     if runtime == "compile":
         model.compile()
     return _Eager(model, device, PRECISIONS[precision])
@@ -62,9 +62,11 @@ class _Eager:
     def __call__(self, images: Tensor, coarse: bool = True) -> Output:
         images = images.to(memory_format=torch.channels_last)
         if self.dtype == torch.float32:
-            return self.model(images, coarse=coarse)
+            output: Output = self.model(images, coarse=coarse)
+            return output
         with torch.autocast(self.device.type, self.dtype):
-            return self.model(images, coarse=coarse)
+            output = self.model(images, coarse=coarse)
+        return output
 
 
 class OnnxNetwork:
