@@ -32,8 +32,8 @@ TWO = ("strategy.devices=2", "strategy.strategy=ddp")
 
 
 class Exact(Callback):
-    """What depends on how a batch is spread over ranks is taken out: drawn pixels, and the order of sums, which does not
-    show in double precision. Statistics of a batch are those of all ranks."""
+    """What depends on how a batch is spread over ranks is taken out: drawn pixels, and the order of sums, which does
+    not show in double precision. Statistics of a batch are those of all ranks."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pl_module.double()

@@ -78,4 +78,6 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 def _weights(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
     """What each pixel counts, (B, h·w) float32."""
     ones = torch.ones_like(segment_map[0], dtype=torch.float32)
+    if all(target.weight is None for target in targets):
+        return ones.expand(len(targets), -1)
     return torch.stack([ones if target.weight is None else target.weight.flatten() for target in targets])

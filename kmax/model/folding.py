@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same function in evaluation, with fewer passes over memory."""
+"""Batch norms folded into the convolutions before them: the same function in evaluation, fewer passes over memory."""
 
 from __future__ import annotations
 

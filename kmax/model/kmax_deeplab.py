@@ -61,9 +61,8 @@ class KMaXDeepLab(nn.Module):
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        features = self.backbone(
-            images.to(self.transformer_decoder.centres.dtype)
-        )  # weights may be of another precision
+        # Weights may be of another precision than float32.
+        features = self.backbone(images.to(self.transformer_decoder.centres.dtype))
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()

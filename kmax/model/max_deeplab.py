@@ -28,7 +28,7 @@ ACT = nn.ReLU
 
 
 class MaXBackbone(nn.Module):
-    """What ImageNet weights are for: the stem and the residual blocks of the first steps; it learns at a rate of its own."""
+    """What ImageNet weights are for: stem and residual blocks of the first steps; it learns at a rate of its own."""
 
     def __init__(self, layout: Layout, steps: Sequence[nn.Module]) -> None:
         super().__init__()

@@ -140,8 +140,13 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
         )
     if own and backbone.drop_path:
         raise OptionError(
-            f"backbone.drop_path={backbone.drop_path:g} has no meaning in MaX-DeepLab, whose blocks share one schedule: "
+            f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
+        )
+    if own and (backbone.freeze or backbone.freeze_norms):
+        raise OptionError(
+            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
+            "leave them alone."
         )
     if own and backbone.pretrained is True:
         raise OptionError(
