@@ -10,7 +10,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "geometry", "numerics", "files", "options", "videos", "commands"},
+    {"files"},
+    {"structures", "categories", "geometry", "numerics", "options", "videos", "commands"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
     {"visualization", "inference"},
