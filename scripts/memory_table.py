@@ -138,8 +138,8 @@ def experiment_options(name: str) -> TrainOptions:
 
 def recomputed(options: TrainOptions) -> TrainOptions:
     """The options with the activations of backbone and decoders computed again in the backward pass."""
-    backbone, model = (replace(part, checkpointing=True) for part in (options.backbone, options.model))
-    return replace(options, backbone=backbone, model=model)
+    backbone = replace(options.backbone, checkpointing=True)
+    return replace(options, backbone=backbone, model=replace(options.model, checkpointing=True))
 
 
 def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -> list[str]:
