@@ -24,6 +24,7 @@ from kmax.inference.postprocess import panoptic
 from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion
 from kmax.metrics import PanopticQuality
+from kmax.model import KMaXDeepLab
 from kmax.optim import parameter_groups
 from kmax.predict.predictor import Predictor
 from kmax.predict.runtime import DTYPES, prepare
@@ -71,7 +72,7 @@ def gpu_settings() -> Iterator[Setting]:
 def cpu_settings() -> Iterator[Setting]:
     """Small enough for two cores."""
     for options in ({}, {"channels_last": False}, {"precision": "bf16"}, {"sync_norm": True}, {"recompute": True}):
-        yield Setting("coco_resnet50", (257, 257), **options)  # type: ignore[arg-type]
+        yield Setting("coco_resnet50", (257, 257), **options)
 
 
 def quick_settings(overrides: tuple[str, ...]) -> Iterator[Setting]:
@@ -89,11 +90,14 @@ class Step:
         options = (f"model.checkpointing={again}", f"backbone.checkpointing={again}", *setting.overrides)
         model = build_model(setting.experiment, *options).train().to(device)
         if setting.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         self.model: nn.Module = synchronize(model) if setting.sync_norm else model
         if setting.compiled:
             self.model.compile()
-        self.classes = model.transformer_decoder.predictor.class_logits.out_channels - 1
+        assert isinstance(model, KMaXDeepLab), "the recipes measured here are those of kMaX-DeepLab"
+        last = model.transformer_decoder.predictor.class_logits
+        assert isinstance(last, nn.Conv1d), "class logits come from a convolution over queries"
+        self.classes = last.out_channels - 1
         self.criterion = Criterion(self.classes)
         groups = parameter_groups(model, 1e-5, 0.05)
         self.optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))

@@ -19,7 +19,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from hydra.errors import HydraException
@@ -69,7 +68,7 @@ class Kept:
 
     def __init__(self, known: Sequence[Tensor] = ()) -> None:
         self._known = {t.untyped_storage()._cdata for t in known}
-        self._storages: dict[int, Any] = {}  # kept alive, so that no address is used twice
+        self._storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is used twice
         self._hooks = saved_tensors_hooks(self._note, lambda tensor: tensor)
 
     def _note(self, tensor: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class Kept:
         self._hooks.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._hooks.__exit__(*error)
 
     @property
@@ -138,8 +137,8 @@ def experiment_options(name: str) -> TrainOptions:
 
 def recomputed(options: TrainOptions) -> TrainOptions:
     """The options with the activations of backbone and decoders computed again in the backward pass."""
-    backbone = replace(options.backbone, checkpointing=True)
-    return replace(options, backbone=backbone, model=replace(options.model, checkpointing=True))
+    backbone, model = replace(options.backbone, checkpointing=True), replace(options.model, checkpointing=True)
+    return replace(options, backbone=backbone, model=model)
 
 
 def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -> list[str]:

@@ -118,6 +118,7 @@ def test_the_recipes_are_the_published_ones(name: str, size: int, lr: float, are
         (("model.width=0.5",), "width=0.5 belongs to architecture=max_deeplab"),
         (("model=max_deeplab_s", "backbone.drop_path=0.1"), "set model.drop_path"),
         (("model=max_deeplab_s", "backbone.pretrained=true"), "the path of deeplab2's TensorFlow checkpoint"),
+        (("model=max_deeplab_s", "backbone.freeze=all"), "do not reach MaX-DeepLab"),
         (("loss.instance_loss=prototypes",), "set it to pixels, or choose model=max_deeplab_s"),
         (("dataset.random_offset=true", "dataset.copy_paste=true"), "does not go with copy_paste=true"),
     ],
@@ -129,7 +130,7 @@ def test_what_does_not_belong_together_is_refused_at_composition(overrides: tupl
 
 def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> None:
     predictor = Predictor.from_checkpoint(trained, device="cpu")
-    assert predictor.thresholds.method == "pixel_wise"
+    assert predictor.inference.method == "pixel_wise"
     image = ShapesDataset(1, seed=3)[0].image
     assert predictor(image).segment_map.shape == image.shape[:2]
     loose = {"thing_threshold": 0.0, "stuff_threshold": 0.0, "pixel_threshold": 0.0}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint
+from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
 from kmax.files import Json, replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -23,7 +23,7 @@ RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name, then rename it: a reader sees the old file or the new one."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: CheckpointDict, path: str | Path, storage_options: object = None) -> None:
         """Write `checkpoint` to `path`.
 
         Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kmax.checkpoint.own import CheckpointDict
 
 
 class MovingAverage(Callback):
@@ -37,7 +38,7 @@ class MovingAverage(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._current, self._average, self._restored, self._updates = {}, {}, {}, 0
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if trainer.state.fn == "fit" and "current_model_state" in checkpoint:
             self._restored = checkpoint["state_dict"]
             self._updates = int(checkpoint["averaging_state"]["n_averaged"])
@@ -77,7 +78,7 @@ class MovingAverage(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._copy(self._current, self._average)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if self._average:
             checkpoint["current_model_state"] = checkpoint["state_dict"]
             checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._average}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -85,10 +84,10 @@ class NonFiniteGuard(Callback):
     ) -> None:
         pl_module.log("train/skipped_steps", self._count)  # a number would be copied to the device in every step
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def _skip(self, trainer: Trainer, optimizer: torch.optim.Optimizer, gradients: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kmax.checkpoint.own import CheckpointDict
 from kmax.files import Json
 
 KEY = "random_states"
@@ -35,14 +36,14 @@ class RandomState(Callback):
             torch.manual_seed(seed)
         self._loaded = []
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         states: list[Any] = [random_state(trainer.strategy.root_device)]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
         checkpoint[KEY] = states
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         self._loaded = checkpoint.get(KEY, [])
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kmax.callbacks.checkpoint_files import LAST, rotate
 from kmax.callbacks.loggers import close_loggers
+from kmax.checkpoint.own import CheckpointDict
 from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
@@ -76,7 +77,7 @@ class ResumeCheckpoint(Checkpoint):
         if _fitting(trainer) and trainer.global_step >= trainer.max_steps > self.last_step:
             self._save(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if self._before_validation:
             _mark_validation_as_due(checkpoint["loops"]["fit_loop"])
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from kmax.checkpoint.deeplab2 import Variables, batch_counters
 from kmax.checkpoint.detectron2 import our_name
+from kmax.checkpoint.download import fetch_backbone
 from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
+from kmax.checkpoint.published import published
 
 BACKBONE = "backbone."
 _CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "classifier/")
@@ -22,13 +24,16 @@ _CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "
 
 
 def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
-    """Load a file of ImageNet weights into a backbone; what belongs to the classifier is left out.
+    """Load ImageNet weights, a file or a name of the model zoo, into a backbone; what belongs to the classifier is left
+    out.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, hostile, or of another architecture; the message names what does not fit.
     """
     own = backbone.state_dict()
+    if str(path) in published() and not Path(path).exists():
+        path = fetch_backbone(published()[str(path)])
     found = _ours(read_entries(path), own)
     # Some files lack the counters of batches, which nothing reads.
     found = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **found}

@@ -151,8 +151,8 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
         return strategy.strategy
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
-    arguments: dict[str, Any] = {name: not strategy.sync_batchnorm}
-    return DDPStrategy(gradient_as_bucket_view=True, **arguments)
+    buffers: dict[str, Any] = {name: not strategy.sync_batchnorm}
+    return DDPStrategy(gradient_as_bucket_view=True, **buffers)
 
 
 def build_callbacks(options: TrainOptions) -> list[Callback]:

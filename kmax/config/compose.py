@@ -9,7 +9,7 @@ import time
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -24,7 +24,7 @@ from kmax.config.checks import check_run, plan_of
 from kmax.config.help import help_text, wants_help
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
-from kmax.options import build_options
+from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
 from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import slurm_resources
@@ -70,16 +70,16 @@ def sweep_name() -> str | None:
     return Path(HydraConfig.get().runtime.output_dir).parent.name if in_sweep() else None
 
 
-def run_name(*, _root_: Any) -> str:
+def run_name(*, _root_: DictConfig) -> str:
     """What loggers call the run: `name`, in a sweep with the number of the job."""
     return f"{_root_.name}-{HydraConfig.get().job.num}" if in_sweep() else str(_root_.name)
 
 
-def _plan(key: str, *, _root_: Any) -> Any:
+def _plan(key: str, *, _root_: DictConfig) -> object:
     return getattr(_plan_of(_root_), key)
 
 
-def _slurm(key: str, *, _root_: Any) -> Any:
+def _slurm(key: str, *, _root_: DictConfig) -> object:
     return getattr(slurm_resources(strategy_options(_root_)), key)
 
 
@@ -92,8 +92,8 @@ def _plan_of(config: DictConfig) -> BatchPlan:
     return plan_of(strategy_options(config), int(config.dataset.batch_size))
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+def _plain(config: DictConfig) -> Plain:
+    return typing.cast("Plain", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
 
 
 def register() -> None:

@@ -12,7 +12,6 @@ import os
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.image_id)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         """Another process maps the cache file anew instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
@@ -173,7 +172,7 @@ def build_index(content: Json, path: Path) -> Index:
     """
     images = {image["id"]: image["file_name"] for image in content["images"]}
     annotations = content["annotations"]
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for annotation in annotations:
         name, image_id = annotation["file_name"], annotation["image_id"]
         if image_id not in images:

@@ -53,8 +53,8 @@ def semantic_loss(
     stride = target_stride(size, (logits.shape[2], logits.shape[3]))
 
     def strided(values: Tensor) -> Tensor:
-        cells: Tensor = values.unflatten(1, size)[:, ::stride, ::stride]
-        return cells.flatten(1)  # (B, h·w) → (B, h'·w')
+        kept: Tensor = values.unflatten(1, size)[:, ::stride, ::stride]  # (B, h·w) → (B, h', w')
+        return kept.flatten(1)
 
     crowd = stack_crowd(targets, segment_map)
     label = strided(torch.where(segment_map == VOID, crowd, labels.gather(1, segment_map.clamp(min=0))))

@@ -150,8 +150,8 @@ def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -
     Args:
         options: or the name alone, for random weights. `pretrained` may be the path of a file of ImageNet weights:
             timm's or torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original
-            ConvNeXt and TensorFlow ones.
-        family: of the published implementations, `detectron2` or `deeplab2`.
+            ConvNeXt and TensorFlow ones, the latter by their names in the model zoo, too.
+        family: of the published implementations, `detectron2` or `deeplab2`, where `options.family` names none.
 
     Raises:
         ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
@@ -159,7 +159,7 @@ def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -
     """
     if isinstance(options, str):
         options = BackboneOptions(options)
-    name, pretrained = options.name, options.pretrained
+    name, pretrained, family = options.name, options.pretrained, options.family or family
     file = pretrained if isinstance(pretrained, str) else None
     backbone: Backbone
     if name == MAX_S:

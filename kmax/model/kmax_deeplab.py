@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
 from kmax.model.features import STEM, Backbone
+from kmax.model.kmeans_layer import KMeansLayer
 from kmax.model.layers import resize
 from kmax.model.options import ModelOptions
 from kmax.model.pixel_decoder import PixelDecoder
@@ -35,6 +36,7 @@ class KMaXDeepLab(nn.Module):
         super().__init__()
         options = options or ModelOptions()
         self.backbone = backbone
+        self.semantic_act = backbone.act if options.family == "deeplab2" else nn.Identity()  # detectron2: as handed on
         self.order = _stage_order(backbone, options)
         self.pixel_decoder = PixelDecoder([backbone.channels[key] for key in self.order], options)
         self.transformer_decoder = TransformerDecoder(self.pixel_decoder.channels, num_classes, options)
@@ -43,11 +45,11 @@ class KMaXDeepLab(nn.Module):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions may be called, coarse to final, with their strides."""
-        decoder, names = self.transformer_decoder, []
+        decoder, names = self.transformer_decoder, list[str]()
         for number, (level, layer) in enumerate(zip(decoder.level, decoder.layers, strict=True), 1):
-            turns = (
-                [""] if layer.options.recurrence == 1 else [f".{turn + 1}" for turn in range(layer.options.recurrence)]
-            )
+            assert isinstance(layer, KMeansLayer), "the decoder is made of these"
+            recurrence = layer.options.recurrence
+            turns = [""] if recurrence == 1 else [f".{turn + 1}" for turn in range(recurrence)]
             names += [f"layer {number}{turn} · 1/{COARSE_STRIDES[level]}" for turn in turns]
         return (*names, "final")
 
@@ -71,7 +73,7 @@ class KMaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = [features[32], *(self.backbone.act(features[stride]) for stride in (8, 4))]
+        handed = [features[32], *(self.semantic_act(features[stride]) for stride in (8, 4))]
         logits: Tensor = self.semantic_head(handed, aligned)
         return logits
 

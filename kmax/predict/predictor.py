@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from kmax.categories import Categories
+from kmax.checkpoint.published import find_published
 from kmax.config.trained import TrainedModel, load_trained
 from kmax.geometry import Sizes, content_cells
 from kmax.images import open_image, resize_and_pad, to_rgb
@@ -87,6 +88,7 @@ class Predictor:
         self.model = trained.model.to(device).eval()
         self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
+        self.num_queries = trained.options.model.num_queries
         self.size = size or trained.options.dataset.size
         self.inference = inference or trained.inference
         if min(self.size) < 32:
@@ -98,7 +100,7 @@ class Predictor:
         path: str | Path,
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         runtime: str = "torch",
         precision: str = "fp32",
     ) -> Predictor:
@@ -118,6 +120,27 @@ class Predictor:
         network = prepare(trained.model, size or trained.options.dataset.size, chosen, runtime, precision)
         return cls(trained, size, chosen, _laid_over(trained.inference, thresholds), network)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; a path
+        is taken, too.
+
+        Args:
+            device, size, thresholds: as for `from_checkpoint`.
+
+        Raises:
+            ValueError: as `from_checkpoint`; no such name, or weights that cannot be downloaded.
+        """
+        if not Path(name).exists():
+            find_published(name)
+        return cls.from_checkpoint(name, device, size, thresholds)
+
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions of all layers may be called, coarse to final, with their strides."""
@@ -128,7 +151,7 @@ class Predictor:
         """Where the model runs."""
         return next(self.model.parameters()).device
 
-    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
+    def __call__(self, image: object, thresholds: Thresholds | Mapping[str, object] | None = None) -> PanopticMap:
         """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
 
         Args:
@@ -146,9 +169,9 @@ class Predictor:
 
     def batch(
         self,
-        images: Sequence[Any],
+        images: Sequence[object],
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         all_stages: bool = False,
         top: int = 100,
     ) -> list[Result]:
@@ -168,7 +191,10 @@ class Predictor:
 
     @torch.inference_mode()
     def raw(
-        self, images: Sequence[Any], all_stages: bool = False, thresholds: Thresholds | Mapping[str, Any] | None = None
+        self,
+        images: Sequence[object],
+        all_stages: bool = False,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> list[RawPrediction]:
         """Run the network alone; `finish` makes results of what it says, as often as you like.
 
@@ -205,7 +231,7 @@ class Predictor:
         self,
         raw: RawPrediction,
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         keep_raw: bool = False,
         top: int = 100,
     ) -> Result:
@@ -231,7 +257,7 @@ class Predictor:
         return Result(**found, raw=raw if keep_raw else None)
 
 
-def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, Any] | None) -> InferenceOptions:
+def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, object] | None) -> InferenceOptions:
     """Thresholds and test-time options with some of them changed.
 
     Raises:
@@ -255,7 +281,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _as_array(image: Any) -> np.ndarray:
+def _as_array(image: object) -> np.ndarray:
     if isinstance(image, (str, Path)):
         image = open_image(image)
     if isinstance(image, Image.Image):

@@ -61,8 +61,11 @@ class _Eager:
 
     def __call__(self, images: Tensor, coarse: bool = True) -> Output:
         images = images.to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if self.dtype == torch.float32:
             output: Output = self.model(images, coarse=coarse)
+            return output
+        with torch.autocast(self.device.type, self.dtype):
+            output = self.model(images, coarse=coarse)
         return output
 
 

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -194,7 +194,7 @@ class ResultFolder:
         return self.folder / "segments.csv"
 
 
-def _write_list(file: Any, entries: Iterable[Json]) -> None:
+def _write_list(file: TextIO, entries: Iterable[Json]) -> None:
     """A JSON list, one entry at a time."""
     file.write("[")
     for number, entry in enumerate(entries):
