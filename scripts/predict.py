@@ -110,7 +110,9 @@ def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
     options, console = read_options(PredictOptions, config), Console(stderr=True)
     find_sources(options.input)  # before the model is built: a misspelt path should fail at once
-    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size, options.inference)
+    predictor = Predictor.from_checkpoint(
+        options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
+    )
     folder = ResultFolder(
         options.output or default_output(options.input),
         predictor.categories,
