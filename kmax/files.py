@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,3 +68,30 @@ def write_json(path: Path, content: Any) -> None:
     """A JSON file, complete or not at all."""
     with write_atomically(path) as temporary, temporary.open("w") as file:
         json.dump(content, file)
+
+
+def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) -> tuple[list[Path], list[Path]]:
+    """All files below a folder, sorted, those of linked folders too; and what was passed over as nobody's own.
+
+    Passed over are hidden files and folders (`.DS_Store`, `._x.jpg` and `__MACOSX` of other systems), links that lead
+    back to a folder above or nowhere, what is no file (a pipe), and folders that `skip` names.
+    """
+    found: list[Path] = []
+    passed: list[Path] = []
+    above: dict[str, frozenset[str]] = {str(folder): frozenset((os.path.realpath(folder),))}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        ancestors = above.pop(place)
+        kept = []
+        for name in sorted(folders):
+            path = Path(place, name)
+            real = os.path.realpath(path)
+            if name.startswith(".") or name == "__MACOSX" or real in ancestors or skip(path):
+                passed.append(path)
+            else:
+                kept.append(name)
+                above[str(path)] = ancestors | {real}
+        folders[:] = kept
+        for name in files:
+            path = Path(place, name)
+            (found if path.is_file() and not name.startswith(".") else passed).append(path)
+    return sorted(found), sorted(passed)

@@ -17,7 +17,7 @@ from kmax.data.index import Index, load_index
 from kmax.data.layouts import SplitFiles, ade20k, cityscapes, files_at
 from kmax.data.segment_maps import positions, present
 from kmax.data.storage import Folder
-from kmax.images import UnreadableImageError, read_image
+from kmax.images import UnreadableImageError, is_turned, read_image
 from kmax.structures import Sample, Segment
 
 
@@ -27,7 +27,11 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.
     """
-    pixels = cv2.imdecode(np.frombuffer(folder.read(name), np.uint8), cv2.IMREAD_COLOR)  # refuses any damage
+    content = np.frombuffer(folder.read(name), np.uint8)
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)  # refuses any damage
+    except cv2.error:  # an empty file, or one that is too large
+        pixels = None
     if pixels is None:
         raise UnreadableImageError(f"The PNG {folder.where(name)} is damaged: prepare or unpack it again.")
     return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & 0xFFFFFF).view(np.int32)
@@ -95,13 +99,16 @@ class CocoPanoptic:
         image_id = self._index.image_id[index].item()
         image_name, annotation_name = self._index.names(index)
         image_name = self.files.image_name(image_id, image_name)
-        image = np.asarray(read_image(self.files.images, image_name))
+        image = read_image(self.files.images, image_name)
         segment_map = read_segment_map(self.files.maps, annotation_name)
         where = self.files.maps.where(annotation_name)
         if segment_map.shape != image.shape[:2]:
+            remedy = "the annotations belong to other images"
+            if segment_map.shape == image.shape[1::-1] and is_turned(self.files.images.read(image_name)):
+                remedy = "its orientation tag turns it; annotate it as viewers show it, or remove the tag"
             raise ValueError(
                 f"{where} is {segment_map.shape[1]}×{segment_map.shape[0]} but its image {image_name} is "
-                f"{image.shape[1]}×{image.shape[0]}: the annotations belong to other images."
+                f"{image.shape[1]}×{image.shape[0]}: {remedy}."
             )
         segments = self._segments(index)
         if not self._checked[index]:  # once per process: the files stay as they are

@@ -17,6 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
+from kmax.files import walk_files
+
 ARCHIVES = (".zip", ".tar")
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of name and extra field
 NO_CHECKSUM = -1
@@ -49,7 +51,7 @@ class Directory:
     def read(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(
                 f"There is no file {self.where(name)}: check dataset.root and that every archive was unpacked."
             ) from None
@@ -61,7 +63,7 @@ class Directory:
         return (self.path / name).is_file()
 
     def __iter__(self) -> Iterator[str]:
-        return (str(file.relative_to(self.path)) for file in sorted(self.path.rglob("*")) if file.is_file())
+        return (file.relative_to(self.path).as_posix() for file in walk_files(self.path)[0])
 
 
 class Archive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kmax.categories import Categories
 from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
+from kmax.images import UnreadableImageError, is_turned, read_image
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
@@ -111,13 +110,22 @@ class _CheckImage:
                 yield Finding(opened.file, opened.problem, remedy)
         size = (image.get("width"), image.get("height"))
         if isinstance(picture, np.ndarray) and None not in size and picture.shape[1::-1] != size:
+            yield from self._turned(picture, name, size, "the JSON")
             problem = f"is {_by(picture.shape[1::-1])} but the JSON says {_by(size)}"
             yield Finding(self.files.images.where(name), problem, "get image and JSON from one release")
         if isinstance(png, np.ndarray):
             if isinstance(picture, np.ndarray) and picture.shape[:2] != png.shape[:2]:
+                yield from self._turned(picture, name, png.shape[1::-1], "its annotation")
                 problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(picture.shape[1::-1])}"
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
+
+    def _turned(self, picture: np.ndarray, name: str, size: tuple[Any, ...], whose: str) -> Iterator[Finding]:
+        """A finding if the orientation tag of a picture explains why its size is not that of its annotation."""
+        if picture.shape[:2] == size and is_turned(self.files.images.read(name)):
+            problem = f"is {_by(picture.shape[1::-1])} as its orientation tag turns it, but {whose} says {_by(size)}"
+            remedy = "annotate it as viewers show it, or remove the tag"
+            yield Finding(self.files.images.where(name), problem, remedy)
 
     def _ids(self, png: np.ndarray, annotation: dict, where: str) -> Iterator[Finding]:
         ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
@@ -155,12 +163,16 @@ class _CheckImage:
 
     def _open(self, folder: Any, name: str) -> np.ndarray | Finding:
         """An image as RGB, or what is wrong with it."""
+        where = folder.where(name)
         try:
-            return np.asarray(Image.open(io.BytesIO(folder.read(name))).convert("RGB"))
+            return read_image(folder, name)
         except FileNotFoundError:
-            return Finding(folder.where(name), "is missing", "")
-        except (OSError, SyntaxError, ValueError) as error:
-            return Finding(folder.where(name), f"is damaged ({error})", "")
+            return Finding(where, "is missing", "")
+        except UnreadableImageError as error:
+            problem = str(error).removeprefix(f"The image {where} ").removesuffix(".")
+            return Finding(where, problem.removesuffix(": download or unpack it again"), "")
+        except (OSError, ValueError) as error:
+            return Finding(where, f"is damaged ({error})", "")
 
 
 def _by(size: tuple[Any, ...]) -> str:
