@@ -106,11 +106,7 @@ def _asked_to_stop(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
     (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
-    return (
-        trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
-        if agreed is None
-        else agreed
-    )
+    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False) if agreed is None else agreed
 
 
 def validation_follows(trainer: Trainer) -> bool:
