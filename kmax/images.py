@@ -70,9 +70,10 @@ def read_image(folder: ReadableFolder, name: str) -> np.ndarray:
         FileNotFoundError: there is no such file.
         UnreadableImageError: as for `open_image`.
     """
-    content = folder.read(name)
     try:
-        return _decode(io.BytesIO(content), folder.where(name))
+        return _decode(io.BytesIO(folder.read(name)), folder.where(name))
+    except FileNotFoundError:
+        raise
     except RefusedImageError as error:
         raise RefusedImageError(f"The image {folder.where(name)} is refused: {_reason(error)}.") from error
     except Exception as error:  # decoders of foreign bytes raise whatever they like

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from kmax.categories import Categories, load_categories
+from kmax.categories import Categories, load_categories, match_categories
 from kmax.data.index import Index, load_index
 from kmax.data.layouts import SplitFiles, ade20k, cityscapes, files_at
 from kmax.data.segment_maps import positions, present
@@ -75,7 +75,7 @@ class CocoPanoptic:
         self.files, self.categories = files, categories
         self._index = load_index(files.annotation_file)
         self._chosen = _choose(self._index, subset, files.annotation_file)
-        _check_categories(self._index, categories, files.annotation_file)
+        self._label_of = _labels(self._index, categories, files.annotation_file)
         self._checked = np.zeros(len(self._index), bool)
 
     def __len__(self) -> int:
@@ -84,7 +84,8 @@ class CocoPanoptic:
     @property
     def image_ids(self) -> list[Any]:
         """One per image, as in the JSON."""
-        return self._index.image_id[self._chosen].tolist()
+        ids: list[Any] = self._index.image_id[self._chosen].tolist()
+        return ids
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.
@@ -117,7 +118,7 @@ class CocoPanoptic:
         return Sample(image, segment_map, segments, image_id, image_name)
 
     def _segments(self, index: int) -> tuple[Segment, ...]:
-        label_of = self.categories.label_of
+        label_of = self._label_of
         return tuple(Segment(id_, label_of[category], crowd) for id_, category, crowd in self._index.segments(index))
 
 
@@ -132,14 +133,18 @@ def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Seq
     return chosen
 
 
-def _check_categories(index: Index, categories: Categories, path: Path) -> None:
-    unknown = set(np.unique(index.segment_category).tolist()) - categories.label_of.keys()
+def _labels(index: Index, categories: Categories, path: Path) -> dict[int, int]:
+    """Label by the ids that a file uses for its categories."""
+    used = np.unique(index.segment_category).tolist()
+    label_of = match_categories(index.categories, categories, used, path)
+    unknown = set(used) - label_of.keys()
     if unknown:
         category = min(unknown)
         raise ValueError(
             f"{path}: category {category} in {index.annotation_with(category)} is not among the "
             f"{categories.num_classes} of this dataset: set dataset.categories to a JSON file that has it."
         )
+    return label_of
 
 
 class CityscapesPanoptic(CocoPanoptic):

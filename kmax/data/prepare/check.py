@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from kmax.categories import Categories
+from kmax.categories.checks import read_json
 from kmax.data.layouts import SplitFiles
+from kmax.data.panoptic_json import check_panoptic
 from kmax.data.prepare.pool import parallel
 from kmax.images import UnreadableImageError, is_turned, read_image
 
@@ -56,15 +57,15 @@ def check_split(
 
 
 def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """The content of a panoptic JSON whose entries are what they must be, or the first that is not."""
     try:
-        content = json.loads(path.read_bytes())
-        lacking = [key for key in ("images", "annotations") if key not in content]
+        content = read_json(path)
+        check_panoptic(content, path)
     except FileNotFoundError:
         return None, [Finding(str(path), "is missing", remedy)]
-    except (ValueError, TypeError) as error:
-        return None, [Finding(str(path), f"is not valid JSON ({error})", remedy)]
-    if lacking:
-        return None, [Finding(str(path), f"has no {lacking[0]!r}", remedy)]
+    except ValueError as error:
+        problem = str(error).removeprefix(str(path)).lstrip(": ").removesuffix(".")
+        return None, [Finding(str(path), problem, remedy)]
     return content, []
 
 
