@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils.data import Subset
 from kmax.callbacks import PredictionWriter
 from kmax.categories import Categories
 from kmax.config.build import build_datamodule, build_trainer, module_from_checkpoint
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, register, resolve
 from kmax.config.evaluation import evaluation_config
 from kmax.config.explain import run_or_explain
 from kmax.data.datamodule import PanopticDataModule
@@ -114,8 +115,9 @@ def evaluate(config: Any) -> float:
     """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent, or the
     first number measured if PQ is not."""
     output = Path(HydraConfig.get().runtime.output_dir)
-    merged = evaluation_config(resolve(config))
-    module = module_from_checkpoint(config.ckpt, merged)
+    plain = resolve(config)
+    merged = evaluation_config(plain)
+    module = module_from_checkpoint(plain["ckpt"], merged)
     writer = [PredictionWriter(output / "predictions")] if config.save_predictions else []
     trainer = build_trainer(merged, callbacks=writer, logger=False, limit_val_batches=None)
     datamodule = build_datamodule(merged)
@@ -141,4 +143,5 @@ def main(config: Any) -> float:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

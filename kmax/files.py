@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,17 @@ def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) 
             path = Path(place, name)
             (found if path.is_file() and not name.startswith(".") else passed).append(path)
     return sorted(found), sorted(passed)
+
+
+def claim_folder(parent: Path, name: str) -> Path:
+    """A new folder `parent/name`, or `name-2`, `name-3` … if that is taken: nobody else gets the same one, not even a
+    process on another node that asks in the same moment."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")

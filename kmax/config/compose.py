@@ -17,8 +17,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from kmax.config.schema import DemoConfig, EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from kmax.files import claim_folder
 from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
 from kmax.strategy.slurm import slurm_resources
+
+QUOTES = "'\""
 
 
 def conf_dir() -> Path:
@@ -31,6 +34,14 @@ def run_id() -> str:
     """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
     job = os.environ.get("SLURM_JOB_ID")
     return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def run_dir(parent: str, prefix: str = "") -> str:
+    """A folder below `parent` for a new run, claimed for it alone: two runs that start in one second get two. The
+    processes of one job (of SLURM, also when it is requeued; of torchrun) share theirs."""
+    if any(name in os.environ for name in ("SLURM_JOB_ID", "RANK", "LOCAL_RANK", "NODE_RANK")):
+        return f"{parent}/{prefix}{run_id()}"
+    return str(claim_folder(Path(parent), f"{prefix}{run_id()}"))
 
 
 def in_sweep() -> bool:
@@ -51,6 +62,7 @@ def run_name(*, _root_: Any) -> str:
 def register() -> None:
     """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
     OmegaConf.register_new_resolver(
         "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
@@ -66,7 +78,9 @@ def register() -> None:
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values."""
+    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values, and
+    `~` in the folders of a run is the home folder."""
+    arguments = [_at_home_argument(argument) for argument in arguments]
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
     listing = "--cfg job" in joined
     return [*arguments, "--resolve"] if listing and "--resolve" not in arguments else arguments
@@ -97,4 +111,21 @@ def resolve(config: Any) -> dict[str, Any]:
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
     plain = typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    plain = at_home(plain)
     return apply_batch_rule(plain) if "plan" in plain else plain
+
+
+def at_home(value: Any) -> Any:
+    """A configuration with `~` at the beginning of a text, hence of a path, as the home folder."""
+    if isinstance(value, dict):
+        return {key: at_home(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [at_home(item) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+
+
+def _at_home_argument(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    return (
+        f"{key}={at_home(value.strip(QUOTES))}" if equals and key in ("hydra.run.dir", "hydra.sweep.dir") else argument
+    )

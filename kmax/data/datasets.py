@@ -84,8 +84,7 @@ class CocoPanoptic:
     @property
     def image_ids(self) -> list[Any]:
         """One per image, as in the JSON."""
-        ids: list[Any] = self._index.image_id[self._chosen].tolist()
-        return ids
+        return self._index.ids(self._chosen)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.
@@ -97,7 +96,7 @@ class CocoPanoptic:
         if not 0 <= index < len(self):
             raise IndexError(index)
         index = self._chosen[index]
-        image_id = self._index.image_id[index].item()
+        image_id = self._index.ids([index])[0]
         image_name, annotation_name = self._index.names(index)
         image_name = self.files.image_name(image_id, image_name)
         image = read_image(self.files.images, image_name)
@@ -127,7 +126,8 @@ def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Seq
     if subset is None or isinstance(subset, int):
         chosen: Sequence[int] = range(len(index) if subset is None else min(subset, len(index)))
     else:
-        chosen = np.flatnonzero(np.isin(index.image_id, list(subset))).tolist()
+        wanted = set(subset)
+        chosen = [n for n, image_id in enumerate(index.ids(range(len(index)))) if image_id in wanted]
     if not chosen:
         raise ValueError(f"{path} has no annotated image{'' if subset is None else ' of those that subset names'}.")
     return chosen

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
@@ -31,7 +32,8 @@ ANY_WRITE = 0o222
 class Index:
     """Image i has the segments `offset[i]` … `offset[i + 1]` of the `segment_*` arrays; `file_offset` cuts the names
     out of `file_bytes`, image name and annotation name in turn. Categories are the file's own ids; what it says of
-    them stands in `category_bytes`, as JSON."""
+    them stands in `category_bytes`, as JSON. Ids of images are integers, or texts where one of them is no integer;
+    `id_is_number` tells which of the texts are numbers in the file."""
 
     image_id: np.ndarray
     offset: np.ndarray
@@ -41,6 +43,7 @@ class Index:
     file_bytes: np.ndarray
     file_offset: np.ndarray
     category_bytes: np.ndarray
+    id_is_number: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -49,6 +52,11 @@ class Index:
         """Another process maps the cache file anew instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
+
+    def ids(self, chosen: Sequence[int]) -> list[Any]:
+        """The ids of some images as the file has them."""
+        pairs = zip(self.image_id[chosen].tolist(), self.id_is_number[chosen].tolist(), strict=True)
+        return [int(value) if number else value for value, number in pairs]
 
     def names(self, index: int) -> tuple[str, str]:
         """File names of an image and of its PNG."""
@@ -187,6 +195,7 @@ def build_index(whole: Any, path: Path) -> Index:
         file_bytes=np.frombuffer(b"".join(encoded), np.uint8),
         file_offset=np.cumsum([0, *map(len, encoded)]),
         category_bytes=np.frombuffer(json.dumps(content.categories).encode(), np.uint8),
+        id_is_number=np.array([isinstance(image_id, int) for image_id in content.owner], bool),
     )
 
 
