@@ -112,24 +112,37 @@ def write_video(
     """
     av = import_av()
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    ticks = _TICKS if times and codec == "libx264" else Fraction(1, 1000)  # MPEG-4 counts in 16 bits
+    ticks = _TICKS if codec == "libx264" else Fraction(1, 1000)  # MPEG-4 counts in 16 bits
+    ends = [*times[1:], times[-1] + (last or float(1 / rate))] if times else []
+    lengths: dict[int, int] = {}  # of frames in ticks, by their time: encoders do not pass them on
     with av.open(str(path), "w") as container:
         stream = None
+
+        def mux(packets: Iterable[Any]) -> None:
+            for packet in packets:
+                packet.duration = lengths.get(packet.pts, packet.duration)
+                container.mux(packet)
+
         for number, image in enumerate(frames):
-            if stream is None:
-                stream = container.add_stream(codec, rate=rate)
-                stream.height, stream.width = (max(2, side - side % 2) for side in image.shape[:2])
-                stream.pix_fmt = "yuv420p"  # what every player knows; wants even sides
-                stream.bit_rate = 0  # a constant quality instead
-                stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
-                if times:
-                    stream.codec_context.time_base = ticks
+            stream = stream or _add_stream(container, codec, rate, image, ticks if times else None)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[: stream.height, : stream.width]))
             frame = frame.reformat(stream.width, stream.height)
             if times:
-                end = times[number + 1] if number + 1 < len(times) else times[number] + (last or float(1 / rate))
                 frame.time_base, frame.pts = ticks, round(times[number] / ticks)
-                frame.duration = max(1, round(end / ticks) - frame.pts)
-            container.mux(stream.encode(frame))
+                lengths[frame.pts] = max(1, round(ends[number] / ticks) - frame.pts)
+            mux(stream.encode(frame))
         assert stream is not None, "at least one frame"
-        container.mux(stream.encode())
+        mux(stream.encode())
+
+
+def _add_stream(container: Any, codec: str, rate: Fraction, image: np.ndarray, ticks: Fraction | None) -> Any:
+    """A stream for frames of the size of `image`; with `ticks` as the unit of their times, or one of its own."""
+    stream = container.add_stream(codec, rate=rate)
+    stream.height, stream.width = (max(2, side - side % 2) for side in image.shape[:2])
+    stream.pix_fmt = "yuv420p"  # what every player knows; wants even sides
+    stream.bit_rate = 0  # a constant quality instead
+    stream.options = {"crf": "20"} if codec == "libx264" else {"qscale": "3"}
+    if ticks is not None:
+        stream.codec_context.time_base = ticks
+        stream.options = {**stream.options, "bf": "0"}  # frames in the order of their times, or the end is cut off
+    return stream
