@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
+    {"run_lengths"},
     {"structures", "categories", "geometry", "numerics", "files", "names", "options", "videos"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
