@@ -1,5 +1,6 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
+    ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
     outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
@@ -20,12 +21,15 @@ from typing import Any
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
+from kmax.config.options import PredictOptions
+from kmax.config.pretrained import checkpoint_path
 from kmax.images import UnreadableImageError
 from kmax.names import flat_name
 from kmax.predict.predictor import Predictor, Result
@@ -53,17 +57,17 @@ def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundErr
 
 
 def predictions(
-    predictor: Predictor, stream: Iterator[Frame], config: dict[str, Any]
+    predictor: Predictor, stream: Iterator[Frame], options: PredictOptions
 ) -> Iterator[tuple[Frame, np.ndarray | None, Result | str]]:
     """Frame, image and result in turn; for a frame that cannot be read None and the reason.
 
     Only a batch of images, and as many as there are workers, are in memory at a time.
     """
-    wanted = ["panoptic", *(name for name in ("semantic", "instances") if name in config["outputs"])]
-    loaded = ordered_map(load, stream, config["num_workers"])
-    while batch := list(islice(loaded, config["batch_size"])):
+    wanted = ["panoptic", *(name for name in ("semantic", "instances") if name in options.outputs)]
+    loaded = ordered_map(load, stream, options.num_workers)
+    while batch := list(islice(loaded, options.batch_size)):
         good = [(frame, image) for frame, image in batch if isinstance(image, np.ndarray)]
-        results = predictor.batch([image for _, image in good], wanted, top=config["top_instances"])
+        results = predictor.batch([image for _, image in good], wanted, top=options.top_instances)
         yield from ((frame, None, str(error)) for frame, error in batch if not isinstance(error, np.ndarray))
         yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
 
@@ -87,21 +91,21 @@ def origin(source: Source) -> tuple[str, str, str]:
 
 
 def run(
-    predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], config: dict[str, Any], console: Console
+    predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions, console: Console
 ) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
     done = folder.records.done
     total = count_frames(sources)
     total = None if total is None else max(0, total - len(done))
     stream = frames(sources, done)
-    if config["limit"] is not None:
-        stream, total = islice(stream, config["limit"]), min(config["limit"], total or config["limit"])
+    if options.limit is not None:
+        stream, total = islice(stream, options.limit), min(options.limit, total or options.limit)
     failed: list[str] = []
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=total)
-        items = predictions(predictor, stream, config)
-        for frame, record in ordered_map(partial(save, folder), items, config["num_workers"]):
+        items = predictions(predictor, stream, options)
+        for frame, record in ordered_map(partial(save, folder), items, options.num_workers):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
                 failed.append(record)
@@ -112,19 +116,15 @@ def run(
     return failed
 
 
-def predict(config: Any) -> int:
+def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
-    plain, console = resolve(config), Console(stderr=True)
-    for name, least in (("batch_size", 1), ("num_workers", 0), ("top_instances", 1)):
-        if plain[name] < least:
-            raise ValueError(f"{name}={plain[name]} must be at least {least}.")
-    output = Path(plain["output"] or default_output(plain["input"]))
-    survey(plain["input"], output)  # before the model is built: a misspelt path should fail at once
-    thresholds = {name: value for name, value in plain["inference"].items() if value is not None}
-    predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"], thresholds)
-    made_by = settings(plain, predictor)
-    folder = ResultFolder(output, predictor.categories, plain["outputs"], made_by, plain["overwrite"])
-    found = survey(plain["input"], output, folder.keys)
+    options, console = read_options(PredictOptions, config), Console(stderr=True)
+    output = Path(options.output or default_output(options.input))
+    survey(options.input, output)  # before the model is built: a misspelt path should fail at once
+    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size, options.inference)
+    made_by = settings(options, predictor)
+    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
+    found = survey(options.input, output, folder.keys)
     say_passed(found, console)
     stale = folder.keep_only(map(origin, found.sources))
     if stale:
@@ -132,7 +132,7 @@ def predict(config: Any) -> int:
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, found.sources, plain, console)
+        failed = run(predictor, folder, found.sources, options, console)
     except KeyboardInterrupt:
         console.print("Interrupted: what is written stays; the same command goes on from here.")
         status = INTERRUPTED
@@ -160,15 +160,15 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     return [path for path in made if path is not None]
 
 
-def settings(config: dict[str, Any], predictor: Predictor) -> dict[str, Any]:
+def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
     """What results depend on: only a run with the same continues a folder."""
-    file = Path(config["ckpt"]).resolve()
+    file = checkpoint_path(options.ckpt).resolve()
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
-        "input": config["input"],
+        "input": options.input,
         "size": predictor.size,
-        **{f"inference.{name}": value for name, value in asdict(predictor.thresholds).items()},
-        "top_instances": config["top_instances"],
+        **{f"inference.{name}": value for name, value in asdict(predictor.inference).items()},
+        "top_instances": options.top_instances,
     }
 
 
@@ -180,10 +180,11 @@ def default_output(what: Any) -> Path:
 
 
 @hydra.main(config_path="../conf", config_name="predict", version_base="1.3")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
     """The command line: files in, predictions out."""
     sys.exit(run_or_explain(predict, config))
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv, "predict", __doc__ or "")
     main()

@@ -10,8 +10,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"run_lengths"},
-    {"structures", "categories", "geometry", "numerics", "files", "names", "options", "videos"},
+    {"run_lengths", "files", "names"},
+    {"structures", "categories", "geometry", "numerics", "options", "videos", "commands"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
     {"visualization", "inference"},

@@ -46,10 +46,21 @@ def test_a_predictor_needs_nothing_but_the_checkpoint(tiny_run: Path) -> None:
     assert predictor(np.zeros((1, 1, 3), np.uint8)).segment_map.shape == (1, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train.py", "dataset=coco", "dataset.root=/nowhere"], "/nowhere"),
+        (
+            [
+                "train.py",
+                "experiment=null",
+                "dataset=coco",
+                "optimizer.steps=1",
+                "trainer.val_every_steps=1",
+                "dataset.root=/nowhere",
+            ],
+            "/nowhere",
+        ),
         (["train.py", "experiment=no_such"], "no_such"),
         (["evaluate.py", "ckpt=/nowhere.ckpt"], "There is no checkpoint /nowhere.ckpt"),
     ],

@@ -219,6 +219,7 @@ def test_an_annotation_of_the_unturned_picture_is_named(tmp_path: Path) -> None:
     assert any("annotate it as viewers show it, or remove the tag" in f for f in findings)
 
 
+@pytest.mark.long
 def test_serving_reads_without_kmax_and_torch(tmp_path: Path) -> None:
     """The file alone, as it may be copied into a service."""
     (tmp_path / "photo.jpg").write_bytes(stored(Image.new("RGB", (8, 6)), "JPEG", 6))

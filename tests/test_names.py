@@ -97,6 +97,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     assert {f.name for f in folders} >= {"now", "now-2", "now-20"}
 
 
+@pytest.mark.long
 def test_processes_get_folders_of_their_own(tmp_path: Path) -> None:
     code = "import sys, pathlib, kmax.files; print(kmax.files.claim_folder(pathlib.Path(sys.argv[1]), 'r'))"
     running = [

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint
-from kmax.files import replacing
+from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
+from kmax.files import Json, replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
@@ -23,7 +23,7 @@ RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name, then rename it: a reader sees the old file or the new one."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: CheckpointDict, path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`.
 
         Raises:
@@ -57,18 +57,18 @@ def rotate(folder: Path, new: Path) -> None:
     new.replace(last)
 
 
-def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
+def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Mapping[str, Any]) -> Path | None:
     """The checkpoint that a run goes on from, or None if it starts afresh.
 
     Args:
-        config: of the run; its `resume` is a path, `never`, or `auto` for the newest readable checkpoint in the folder
-            of the callback `ResumeCheckpoint`, which is named `resume` too.
+        wanted: a path, `never`, or `auto` for the newest readable checkpoint in `folder`.
+        folder: of the callback `ResumeCheckpoint`; None without one.
+        config: all options of the run as plain containers; those of `RECIPE` must be those of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: the path leads to no checkpoint; the folder holds the run of another recipe,
             or nothing but damaged checkpoints.
     """
-    wanted = config["resume"]
     if wanted in (None, "never"):
         return None
     if wanted != "auto":
@@ -77,7 +77,7 @@ def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
                 f"{wanted} holds weights only, no run to go on with: start from them by init_from={wanted}."
             )
         return Path(wanted)
-    folder, damaged = config["callbacks"].get("resume", {}).get("folder"), []
+    damaged: list[str] = []
     if folder is None:
         return None
     for path in (Path(folder) / name for name in (LAST, PREVIOUS)):
@@ -111,8 +111,8 @@ def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], pa
         )
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Json:
+    flat: Json = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})

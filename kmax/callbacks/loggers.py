@@ -15,6 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from kmax.files import Json
+
 MODES = ("auto", "online", "offline")
 ID_FILE = "wandb_id.txt"
 
@@ -91,7 +93,7 @@ class ContinuedCSVLogger(CSVLogger):
     def __init__(self, save_dir: str, **options: Any) -> None:
         super().__init__(save_dir, **options)
         file = Path(self.log_dir) / "metrics.csv"
-        self._earlier: list[dict[str, Any]] = []
+        self._earlier: list[Json] = []
         if file.is_file():
             with file.open(newline="") as stream:
                 self._earlier = list(csv.DictReader(stream))
@@ -104,7 +106,7 @@ class ContinuedCSVLogger(CSVLogger):
             return super().experiment
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Json, step: int | None = None) -> None:
         if self._earlier:
             kept = [row for row in self._earlier if step is not None and int(row["step"] or 0) < step]
             self._earlier = []

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kmax.callbacks.checkpoint_files import LAST, rotate
 from kmax.callbacks.loggers import close_loggers
+from kmax.checkpoint.own import CheckpointDict
 from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
@@ -43,7 +44,7 @@ class ResumeCheckpoint(Checkpoint):
         self._step = self.last_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if step == self._step:
@@ -62,8 +63,8 @@ class ResumeCheckpoint(Checkpoint):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -76,7 +77,7 @@ class ResumeCheckpoint(Checkpoint):
         if _fitting(trainer) and trainer.global_step >= trainer.max_steps > self.last_step:
             self._save(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if self._before_validation:
             _mark_validation_as_due(checkpoint["loops"]["fit_loop"])
 
@@ -106,7 +107,11 @@ def _asked_to_stop(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
     (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
-    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False) if agreed is None else agreed
+    return (
+        trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
+        if agreed is None
+        else agreed
+    )
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -13,7 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kmax.categories.checks import COLOR, TEXT, TRUTH, Table, color, integer, read_json, recognize, shown
+from kmax.categories.checks import COLOR, TEXT, TRUTH, Table, color, integer, read_json, shown
+from kmax.categories.kinds import CONVERTER, kind_of
+from kmax.files import Json
 
 FOLDER = Path(__file__).parent
 
@@ -69,7 +71,7 @@ class Categories:
         """Label by dataset id."""
         return {category.id: label for label, category in enumerate(self.classes)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain containers, as in the JSON files; goes into checkpoints."""
         classes = [
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in self.classes
@@ -132,7 +134,10 @@ def load_categories(name: str) -> Categories:
 
 def _from_file(path: Path) -> Categories:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no {path} to read classes from: check dataset.root and dataset.categories.")
+        raise FileNotFoundError(
+            f"There is no {path} to read classes from: check dataset.root and dataset.categories; annotations of other "
+            f"tools are converted with {CONVERTER}."
+        )
     entries = _categories_section(path)
     if entries is not None:
         return _named(path.stem, entries, path, "categories")
@@ -141,10 +146,9 @@ def _from_file(path: Path) -> Categories:
         return replace(_named(str(content.get("name", path.stem)), content["classes"], path, "classes"), by_id=True)
     if isinstance(content, dict) and isinstance(content.get("categories"), list):
         return _named(path.stem, content["categories"], path, "categories")
-    known = recognize(content)
     raise ValueError(
-        f"{path} has neither categories (COCO's format) nor classes (as in kmax/categories)"
-        f"{f'; {known}' if known else ''}."
+        f"{path} has neither categories (COCO panoptic) nor classes (as in kmax/categories) but is {kind_of(content)}: "
+        f"annotations of other tools are converted with {CONVERTER}."
     )
 
 
@@ -154,10 +158,12 @@ def _named(name: str, entries: Sequence[Any], path: Path, key: str) -> Categorie
     Raises:
         ValueError: no class; an entry that is wrong; an id or a name that occurs twice.
     """
-    if any(isinstance(entry, dict) and "isthing" not in entry for entry in entries):
-        known = recognize(read_json(path))
-        if known:
-            raise ValueError(f"{path}: its {key} do not say which are things; {known}.")
+    lacking = [n for n, entry in enumerate(entries) if isinstance(entry, dict) and "isthing" not in entry]
+    if lacking:
+        raise ValueError(
+            f"{path} is no panoptic JSON, since a category lacks 'isthing' ({key}[{lacking[0]}]; in COCO instances all "
+            f"do): convert it with {CONVERTER}."
+        )
     filled: list[Any] = list(entries)
     for number, entry in enumerate(entries):
         if isinstance(entry, dict) and entry.get("color") is None:

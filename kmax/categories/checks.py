@@ -9,13 +9,12 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONVERT = "convert it with python scripts/prepare_own.py"
 _ABSENT: Any = object()
 _LONGEST = 60  # characters of a value in a message
 
@@ -186,40 +185,3 @@ COLOR = Kind(
     lambda value: color(value) is not None,
     lambda values: None not in map(color, values),
 )
-
-
-def recognize(content: Any) -> str:
-    """What a JSON without panoptic annotations is, with the remedy, as the end of a sentence; "" if unknown."""
-    if isinstance(content, list):
-        return _recognize_list(next(iter(content), None))
-    if not isinstance(content, Mapping):
-        return ""
-    annotations = content.get("annotations")
-    first = next(iter(annotations), None) if isinstance(annotations, list) else None
-    if isinstance(first, Mapping) and "segments_info" not in first:
-        if "caption" in first:
-            return "this is COCO captions, which tell nothing of pixels: get the panoptic file"
-        if {"segmentation", "bbox", "keypoints", "category_id"} & first.keys():
-            return f"this is COCO *instances* (boxes, polygons or key points): {CONVERT}"
-    if "shapes" in content and "imagePath" in content:
-        return f"this is an annotation of Labelme: {CONVERT}"
-    if any(str(key).startswith("_via_") for key in content):
-        return "this is a project of the VGG Image Annotator: export it as COCO, and then " + CONVERT
-    if "objects" in content and "imgHeight" in content:
-        return "these are polygons of Cityscapes: run python scripts/prepare_cityscapes.py"
-    if content.get("type") == "FeatureCollection":
-        return "this is GeoJSON, which is not read: export COCO or masks"
-    if "images" in content and "annotations" not in content:
-        return "this lists images only: get the file with annotations"
-    if "classes" in content and "images" not in content:
-        return "this lists classes only, for dataset.categories"
-    return ""
-
-
-def _recognize_list(first: Any) -> str:
-    keys = first.keys() if isinstance(first, Mapping) else set()
-    if "score" in keys:
-        return "these are results of a model, not annotations"
-    if "isthing" in keys:
-        return 'this lists classes only: put it under the key "categories"'
-    return f"this is COCO *instances* without images: {CONVERT}" if "segmentation" in keys else ""

@@ -1,33 +1,43 @@
-"""From the command line to objects: composing the configuration, and the functions that build from it."""
+"""From the command line, or from Python, to options: composing the configuration with Hydra."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from kmax.config.schema import DemoConfig, EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from kmax.commands import programs_dir
+from kmax.config import finetune
+from kmax.config.checks import check_run, plan_of
+from kmax.config.help import help_text, wants_help
+from kmax.config.home import at_home, home_in_arguments
+from kmax.config.options import TrainOptions
+from kmax.config.schema import store_schemas
 from kmax.files import claim_folder
-from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
+from kmax.options import build_options
+from kmax.strategy.batch_plan import BatchPlan
+from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import slurm_resources
 
-QUOTES = "'\""
+T = TypeVar("T")
+SHAPES = ("shapes", "demo")
+"""Experiments on the built-in dataset, whose recipe suits no other."""
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    """The folder of configuration files, beside the programs."""
+    return programs_dir() / "conf"
 
 
 def run_id() -> str:
@@ -59,34 +69,61 @@ def run_name(*, _root_: Any) -> str:
     return f"{_root_.name}-{HydraConfig.get().job.num}" if in_sweep() else str(_root_.name)
 
 
+def _plan(key: str, *, _root_: Any) -> Any:
+    return getattr(_plan_of(_root_), key)
+
+
+def _slurm(key: str, *, _root_: Any) -> Any:
+    return getattr(slurm_resources(strategy_options(_root_)), key)
+
+
+def strategy_options(config: DictConfig) -> StrategyOptions:
+    """The section `strategy` of a composed configuration."""
+    return build_options(StrategyOptions, _plain(config.strategy), "strategy.")
+
+
+def _plan_of(config: DictConfig) -> BatchPlan:
+    return plan_of(strategy_options(config), int(config.dataset.batch_size))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return typing.cast("dict[str, Any]", at_home(plain))
+
+
 def register() -> None:
-    """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
+    """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
-    OmegaConf.register_new_resolver(
-        "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
-    )
+    OmegaConf.register_new_resolver("plan", _plan, replace=True)
+    OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
+    OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="predict_schema", node=PredictConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    store.store(name="demo_schema", node=DemoConfig)
+    store_schemas()
 
 
-def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values, and
-    `~` in the folders of a run is the home folder."""
-    arguments = [_at_home_argument(argument) for argument in arguments]
+def command_line(arguments: list[str], program: str = "train", description: str = "") -> list[str]:
+    """The arguments as Hydra gets them; with `--help` the program's options are printed, and it ends.
+
+    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out.
+    """
+    if wants_help(arguments):
+        print(help_text(program, description, conf_dir()))
+        sys.exit(0)
+    arguments = home_in_arguments(arguments)
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
-    listing = "--cfg job" in joined
-    return [*arguments, "--resolve"] if listing and "--resolve" not in arguments else arguments
+    listing = "--cfg job" in joined and "--resolve" not in arguments
+    return [*arguments[:1], *without_null_groups(arguments[1:]), *(["--resolve"] if listing else [])]
 
 
-def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> Any:
+def without_null_groups(overrides: Sequence[str]) -> list[str]:
+    """Overrides with `experiment=null` as Hydra can read it; groups that are left out by default need nothing."""
+    kept = [override for override in overrides if override not in ("sweep=null", "debug=null")]
+    return ["~experiment" if override == "experiment=null" else override for override in kept]
+
+
+def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> DictConfig:
     """The configuration that `train.py experiment=… overrides…` would run with.
 
     Raises hydra's `ConfigCompositionException` (a `MissingConfigException` for an unknown experiment).
@@ -94,38 +131,50 @@ def compose_config(experiment: str | None = None, *overrides: str, root: str = "
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(root, [f"experiment={experiment}", *overrides] if experiment else list(overrides))
+        given = [f"experiment={experiment}", *overrides] if experiment else list(overrides)
+        return compose(root, without_null_groups(given))
 
 
-def resolve(config: Any) -> dict[str, Any]:
-    """The configuration as plain, resolved Python containers, as a checkpoint carries it, the batch rule applied.
+def read_options(kind: type[T], config: DictConfig) -> T:
+    """A composed configuration as options; every value and range is checked, and nothing is missing.
 
     Raises:
-        ValueError: a value is still missing, or the batch does not fit the devices; the message names it.
+        ValueError: a value is still missing, or cannot be; the message names it.
     """
     try:
         missing = sorted(OmegaConf.missing_keys(config))
     except InterpolationResolutionError:
-        batch_plan(config)  # a batch that does not fit says so itself, in one sentence
+        _plan_of(config)  # a batch that does not fit says so itself, in one sentence
         raise
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
-    plain = typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-    plain = at_home(plain)
-    return apply_batch_rule(plain) if "plan" in plain else plain
+    return build_options(kind, _plain(config))
 
 
-def at_home(value: Any) -> Any:
-    """A configuration with `~` at the beginning of a text, hence of a path, as the home folder."""
-    if isinstance(value, dict):
-        return {key: at_home(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [at_home(item) for item in value]
-    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+def run_options(config: DictConfig) -> TrainOptions:
+    """The options of a training run: those of the configuration, checked against each other, the batch rule applied.
+
+    Raises:
+        ValueError: as `read_options`, or options that contradict each other.
+    """
+    check_mix()
+    return check_run(read_options(TrainOptions, config))
 
 
-def _at_home_argument(argument: str) -> str:
-    key, equals, value = argument.partition("=")
-    return (
-        f"{key}={at_home(value.strip(QUOTES))}" if equals and key in ("hydra.run.dir", "hydra.sweep.dir") else argument
-    )
+def check_mix() -> None:
+    """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
+
+    Raises:
+        ValueError: the message names the experiments of that dataset.
+    """
+    if not HydraConfig.initialized():
+        return
+    choices = HydraConfig.get().runtime.choices
+    experiment, dataset = choices.get("experiment"), choices.get("dataset")
+    if experiment in SHAPES and dataset != "shapes":
+        files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
+        names = ", ".join(file.stem for file in files) or "coco_resnet50"
+        raise ValueError(
+            f"dataset={dataset} with experiment={experiment} would train on {dataset} by the recipe of the built-in "
+            f"shapes: choose an experiment, e.g. one of {names}, or experiment=null and every option yourself."
+        )

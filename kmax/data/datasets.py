@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -82,7 +82,7 @@ class CocoPanoptic:
         return len(self._chosen)
 
     @property
-    def image_ids(self) -> list[Any]:
+    def image_ids(self) -> list[int | str]:
         """One per image, as in the JSON."""
         return self._index.ids(self._chosen)
 

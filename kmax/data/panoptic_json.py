@@ -11,7 +11,8 @@ from typing import Any
 
 from kmax.categories import Listed
 from kmax.categories.categories import LARGEST_CATEGORY
-from kmax.categories.checks import CONVERT, ID, LIST, TEXT, TRUTH, Kind, Table, integer, recognize, shown
+from kmax.categories.checks import ID, LIST, TEXT, TRUTH, Kind, Table, integer, shown
+from kmax.categories.kinds import COCO_PANOPTIC, CONVERTER, kind_of
 
 LARGEST_ID = (1 << 24) - 1  # three bytes of a PNG
 _ID = integer(1, LARGEST_ID)
@@ -66,24 +67,20 @@ def check_panoptic(content: Any, path: Path) -> Content:
 
 def _check_format(content: Any, path: Path) -> None:
     """It is COCO's panoptic format, as far as lists and their first entries tell."""
-    known = recognize(content)
-    if not isinstance(content, Mapping):
+    kind = kind_of(content)
+    lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, Mapping) else [None]
+    first = next(iter(lists[-1]), None) if isinstance(lists[-1], list) else None
+    other = isinstance(first, Mapping) and "segments_info" not in first and kind != COCO_PANOPTIC
+    if None in lists or other:
+        raise ValueError(f"{path} is not panoptic but {kind}: convert it with {CONVERTER}.")
+    for key, entries in zip(("images", "annotations"), lists, strict=True):
+        if not isinstance(entries, list):
+            raise ValueError(f"{path}: {key} is {shown(entries)}, but must be a list.")
+    if isinstance(first, Mapping) and "pan_seg_file_name" in first and "file_name" not in first:
         raise ValueError(
-            f"{path} holds {shown(content)}, not an object with images and annotations"
-            f"{f'; {known}' if known else ': give a panoptic JSON file in COCO format'}."
+            f"{path} is in the notation of detectron2 (pan_seg_file_name), not of COCO (file_name): convert it with "
+            f"{CONVERTER}."
         )
-    for key in ("images", "annotations"):
-        if key not in content:
-            raise ValueError(
-                f"{path} has no {key!r}{f'; {known}' if known else ': give a panoptic JSON file in COCO format'}."
-            )
-        if not isinstance(content[key], list):
-            raise ValueError(f"{path}: {key} is {shown(content[key])}, but must be a list.")
-    if known:
-        raise ValueError(f"{path} is not panoptic; {known}.")
-    first = next(iter(content["annotations"]), None)
-    if isinstance(first, dict) and "pan_seg_file_name" in first and "file_name" not in first:
-        raise ValueError(f"{path} is in the notation of detectron2 (pan_seg_file_name), not of COCO: {CONVERT}.")
 
 
 def _categories(content: Mapping[str, Any], path: Path) -> list[Listed]:

@@ -12,9 +12,12 @@ from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
+from kmax.losses.options import LossOptions
+from kmax.losses.prototypes import prototype_loss
+from kmax.losses.relaxation import class_overlap, reclass, remask
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
-from kmax.numerics import without_autocast
+from kmax.numerics import at_least_float32, without_autocast
 from kmax.structures import Output, Prediction, Target
 
 
@@ -23,42 +26,22 @@ class Criterion(nn.Module):
 
     Args:
         num_classes: K, without void.
-        class_weight, mask_weight, dice_weight, instance_weight, semantic_weight: factors of the losses.
-        samples: pixels drawn per image for instance discrimination and for the semantic loss (fewer in small images).
-        instance_temperature: the larger, the more often pixels of small segments are drawn; 0 is uniform.
-        semantic_temperature: likewise for the semantic loss; None takes all pixels.
-        similarity_temperature: divides the dot products of pixel features.
+        options: factors, numbers of drawn pixels and temperatures.
+        is_thing: for each class; needed for the contrast with prototypes.
     """
 
+    is_thing: Tensor
+
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        class_weight: float = 3.0,
-        mask_weight: float = 0.3,
-        dice_weight: float = 3.0,
-        instance_weight: float = 1.0,
-        semantic_weight: float = 1.0,
-        samples: int = 4096,
-        instance_temperature: float = 1.5,
-        semantic_temperature: float | None = 2.0,
-        similarity_temperature: float = 0.3,
+        self, num_classes: int, options: LossOptions | None = None, is_thing: Sequence[bool] | None = None
     ) -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples={samples}: the losses need at least one pixel.")
-        if similarity_temperature < 0.02:
-            raise ValueError(f"similarity_temperature={similarity_temperature}: below 0.02, exp(1 / it) overflows.")
         self.num_classes = num_classes
-        self.class_weight = class_weight
-        self.mask_weight = mask_weight
-        self.dice_weight = dice_weight
-        self.instance_weight = instance_weight
-        self.semantic_weight = semantic_weight
-        self.samples = samples
-        self.instance_temperature = instance_temperature
-        self.semantic_temperature = semantic_temperature
-        self.similarity_temperature = similarity_temperature
+        self.options = options or LossOptions()
+        if self.options.instance_loss == "prototypes" and is_thing is None:
+            raise ValueError("The contrast with prototypes is that of thing pixels: say which classes are things.")
+        things = torch.tensor([*(is_thing or [True] * num_classes), False])  # (K+1,), void last
+        self.register_buffer("is_thing", things, persistent=False)
 
     def forward(self, output: Output, targets: Sequence[Target]) -> Losses:
         """The weighted losses of all predictions, coarse to final; `total` is what is minimized.
@@ -73,30 +56,56 @@ class Criterion(nn.Module):
         self._check(predictions)
         with without_autocast(final.mask_logits):
             matched = match(final.class_logits, final.mask_logits, targets)
-            mask, dice = mask_losses([p.mask_logits for p in predictions], matched)
-            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched)
-            instance = self._instance_discrimination(predictions, matched)
+            masks, soft_target = [p.mask_logits for p in predictions], None
+            if output.relaxation:
+                masks, soft_target = self._relaxed(output, matched, targets)
+            mask, dice = mask_losses(masks, matched)
+            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched, soft_target)
+            instance = self._instance_discrimination(predictions, matched, targets)
+            options = self.options
             weighted = PredictionLosses(
-                self.class_weight * classes,
-                self.mask_weight * mask,
-                self.dice_weight * dice,
-                self.instance_weight * instance,
+                options.class_weight * classes,
+                options.mask_weight * mask,
+                options.dice_weight * dice,
+                options.instance_weight * instance,
             )
-            return Losses(weighted, self._semantic(output, targets))
+            size = _map_size(final)
+            semantic = self._semantic(output.semantic_logits, targets, size)
+            heads = [self._semantic(logits, targets, size) for logits in output.relaxation if logits is not None]
+            return Losses(weighted, semantic, torch.stack(heads) if heads else None)
 
-    def _instance_discrimination(self, predictions: Sequence[Prediction], matched: Match) -> Tensor:
-        rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
-        drawn = draw_pixels(rarity.expand(len(predictions), -1, -1), self.instance_temperature, self.samples)
+    def _instance_discrimination(
+        self, predictions: Sequence[Prediction], matched: Match, targets: Sequence[Target]
+    ) -> Tensor:
         features = [prediction.pixel_feature for prediction in predictions]
+        if self.options.instance_loss == "prototypes":
+            segments = max(1, max(len(target.labels) for target in targets))
+            temperature = self.options.similarity_temperature
+            return torch.stack([prototype_loss(f, matched, self.is_thing, segments, temperature) for f in features])
+        rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
+        drawn = draw_pixels(
+            rarity.expand(len(predictions), -1, -1), self.options.instance_temperature, self.options.samples
+        )
         size = _map_size(predictions[-1])
-        return instance_discrimination_loss(features, matched, drawn, size, self.similarity_temperature)
+        return instance_discrimination_loss(features, matched, drawn, size, self.options.similarity_temperature)
 
-    def _semantic(self, output: Output, targets: Sequence[Target]) -> Tensor | None:
-        if output.semantic_logits is None:
+    def _relaxed(self, output: Output, matched: Match, targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
+        """ReMaX: mask logits (B, N, h, w) of each of L predictions, and class targets (L, B, N, K+1)."""
+        masks, soft_targets = [], []
+        for prediction, logits in zip(output.predictions, output.relaxation, strict=True):
+            overlap = at_least_float32(torch.zeros_like(prediction.class_logits))
+            if logits is not None:
+                overlap = class_overlap(prediction.mask_logits, targets, self.num_classes)
+            soft_targets.append(reclass(matched.label, overlap, self.options.relaxation_rate))
+            masks.append(prediction.mask_logits if logits is None else remask(prediction, logits))
+        return masks, torch.stack(soft_targets)
+
+    def _semantic(self, logits: Tensor | None, targets: Sequence[Target], size: tuple[int, int]) -> Tensor | None:
+        if logits is None:
             return None
-        size = _map_size(output.predictions[-1])
-        loss = semantic_loss(output.semantic_logits, targets, size, self.semantic_temperature, self.samples)
-        return self.semantic_weight * loss
+        options = self.options
+        loss = semantic_loss(logits, targets, size, options.semantic_temperature, options.samples)
+        return options.semantic_weight * loss
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
         classes = predictions[-1].class_logits.shape[2] - 1

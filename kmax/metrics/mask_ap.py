@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.cocoeval import COCOeval
 
+from kmax.files import Json
 from kmax.metrics.overlaps import check_labels, check_size
 from kmax.metrics.records import RecordMetric
 from kmax.run_lengths import RunLengths, encode
@@ -71,7 +72,7 @@ class InstanceMetric(RecordMetric):
 class MaskAP(InstanceMetric):
     """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
 
-    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], dict[str, Any]]:
+    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], Json]:
         """What pycocotools says of one image, by label and range of areas."""
         return _match(prediction, truth, self.labels)
 
@@ -116,7 +117,7 @@ def _evaluation(labels: Sequence[int]) -> COCOeval:
     return evaluation
 
 
-def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[tuple[int, int], dict[str, Any]]:
+def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[tuple[int, int], Json]:
     """pycocotools' matches of one image by (label, number of the area range), as far as there is anything."""
     evaluation = _evaluation(labels)
     things = [segment for segment in truth.segments if segment.label in set(labels)]
@@ -139,14 +140,14 @@ def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[
     }
 
 
-def _compact(matches: dict[str, Any]) -> dict[str, Any]:
+def _compact(matches: Json) -> Json:
     """What accumulating needs, in few bytes."""
     kept = {key: np.asarray(matches[key]) for key in _KEPT}
     return {key: value if key == "dtScores" else value.astype(bool) for key, value in kept.items()}
 
 
-def coco_rle(mask: RunLengths) -> dict[str, Any]:
+def coco_rle(mask: RunLengths) -> Json:
     """A mask as pycocotools has it: `size` and compressed `counts`."""
     height, width = mask.size
-    encoded: dict[str, Any] = rle.frPyObjects({"size": [height, width], "counts": mask.counts()}, height, width)
+    encoded: Json = rle.frPyObjects({"size": [height, width], "counts": mask.counts()}, height, width)
     return encoded

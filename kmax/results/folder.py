@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.results.coco import category_table, encode_ids, instance_results, segments_info
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap
@@ -60,7 +60,7 @@ class ResultFolder:
         folder: str | Path,
         categories: Categories,
         outputs: Sequence[str],
-        settings: Mapping[str, Any],
+        settings: Json,
         overwrite: bool = False,
     ) -> None:
         unknown = sorted(set(outputs) - set(OUTPUTS))
@@ -75,7 +75,7 @@ class ResultFolder:
             if isinstance(record["image_id"], int):
                 self._numbers[record["image_id"]] = record["key"]
 
-    def _claim(self, settings: dict[str, Any], overwrite: bool) -> None:
+    def _claim(self, settings: Json, overwrite: bool) -> None:
         note = self.folder / "run.json"
         if self.folder.is_dir() and any(self.folder.iterdir()):
             if not note.is_file():
@@ -104,8 +104,8 @@ class ResultFolder:
         panoptic: PanopticMap,
         semantic: np.ndarray | None = None,
         instances: Instances | None = None,
-        about: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+        about: Json | None = None,
+    ) -> Json:
         """Write the files of one image and return its record, which `record` keeps; safe in several threads.
 
         Args:
@@ -173,7 +173,7 @@ class ResultFolder:
             (self.folder / "video" / f"{key}.mp4").unlink(missing_ok=True)
         return stale
 
-    def record(self, record: dict[str, Any]) -> None:
+    def record(self, record: Json) -> None:
         """Note that an image is finished."""
         self.records.append(record)
 
@@ -207,7 +207,7 @@ class ResultFolder:
         return target
 
     def _save(self, name: str, image: Image.Image) -> None:
-        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {"compress_level": 4}
+        options: Json = {"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {"compress_level": 4}
         with replacing(self.folder / name) as path:
             image.save(path, **options)
 
@@ -223,11 +223,11 @@ class ResultFolder:
         return image
 
     def _panoptic_json(self) -> Path:
-        def images() -> Iterator[dict[str, Any]]:
+        def images() -> Iterator[Json]:
             for r in self.records:
                 yield {"id": r["image_id"], "file_name": r["source"], "height": r["height"], "width": r["width"]}
 
-        def annotations() -> Iterator[dict[str, Any]]:
+        def annotations() -> Iterator[Json]:
             for r in self.records:
                 yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
 
@@ -255,7 +255,7 @@ class ResultFolder:
         return self.folder / "segments.csv"
 
 
-def _read_note(path: Path) -> dict[str, Any]:
+def _read_note(path: Path) -> Json:
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
@@ -265,7 +265,7 @@ def _read_note(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_list(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+def _write_list(file: Any, entries: Iterable[Json]) -> None:
     """A JSON list, one entry at a time."""
     file.write("[")
     for number, entry in enumerate(entries):

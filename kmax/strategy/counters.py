@@ -8,11 +8,9 @@ three in truth, and a compiler may join several).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,8 +19,10 @@ _WAITING = (
     "_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "is_nonzero",
     "equal", "bincount", "repeat_interleave",
 )  # fmt: skip
-_FREE = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh", "set_", "alias", "_unsafe_view")
-_FREE += ("device", "promote_types", "new_empty_strided", "empty_permuted", "resize_", "_reshape_alias")
+_FREE = (
+    "empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh", "set_", "alias", "_unsafe_view",
+    "device", "promote_types", "new_empty_strided", "empty_permuted", "resize_", "_reshape_alias",
+)  # fmt: skip
 
 
 class DeviceCounter(TorchDispatchMode):
@@ -34,7 +34,7 @@ class DeviceCounter(TorchDispatchMode):
     """
 
     def __init__(self, host: str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.host = host
         self.by_operator: Counter[str] = Counter()
         self.waits_by_operator: Counter[str] = Counter()

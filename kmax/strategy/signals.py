@@ -20,7 +20,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self.agreed: bool | None = None  # whether any rank was asked to stop, if ranks have told each other in this step
+        self.agreed: bool | None = (
+            None  # whether any rank was asked to stop, if ranks have told each other in this step
+        )
 
     def listen(self) -> None:
         """Take the signals over, from the default action and from whoever else handles them."""

@@ -15,7 +15,6 @@ Letters: B batch, C channels, N values of a channel on all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,6 +53,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def _together(self, x: Tensor) -> Tensor:
         shift = x.new_zeros(x.shape[1]) if self.running_mean is None else self.running_mean
+        y: Tensor
         y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, shift, self.eps)
         if self.track_running_stats and self.running_mean is not None:
             self._track(mean, variance, count)
@@ -68,7 +68,10 @@ class SyncBatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             step = 1 / self.num_batches_tracked.to(mean.dtype) if step is None else step
         assert step is not None, "nothing is counted where a batch is seen again, with a momentum of 0"
-        for running, new in ((self.running_mean, mean), (self.running_var, variance * count / (count - 1).clamp(min=1))):
+        for running, new in (
+            (self.running_mean, mean),
+            (self.running_var, variance * count / (count - 1).clamp(min=1)),
+        ):
             running.add_((new - running) * step)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -196,5 +199,5 @@ def _(
     return torch.empty_like(x)
 
 
-def _all_but_channels(x: Tensor) -> Sequence[int]:
+def _all_but_channels(x: Tensor) -> list[int]:
     return [axis for axis in range(x.ndim) if axis != 1]

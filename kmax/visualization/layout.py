@@ -37,7 +37,8 @@ def fit_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if values.shape[:2] == size:
         return values
     rows, columns = ((np.arange(n) + 0.5) * have / n for n, have in zip(size, values.shape[:2], strict=True))
-    return values[rows.astype(int)[:, None], columns.astype(int)]
+    resampled: np.ndarray = values[rows.astype(int)[:, None], columns.astype(int)]
+    return resampled
 
 
 def fit_image(image: np.ndarray, long_side: int) -> np.ndarray:

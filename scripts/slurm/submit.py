@@ -19,8 +19,8 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from kmax.config.compose import compose_config
-from kmax.strategy.batch_plan import batch_plan
+from kmax.config.checks import plan_of
+from kmax.config.compose import compose_config, strategy_options
 from kmax.strategy.slurm import slurm_resources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,11 +36,12 @@ def command(arguments: Sequence[str]) -> tuple[list[str], str]:
     options = [a for a in arguments if a.startswith("--")]
     overrides = [a for a in arguments if not a.startswith("--")]
     config = compose_config(None, *overrides)
-    plan = str(batch_plan(config))
-    asked = slurm_resources(config.strategy)
+    strategy = strategy_options(config)
+    plan = str(plan_of(strategy, config.dataset.batch_size))
+    asked = slurm_resources(strategy)
     own = [
         f"--job-name={config.name}",
-        f"--chdir={ROOT}",
+        f"--chdir={Path.cwd()}",
         f"--output={LOGS}/%x-%j.out",
         f"--nodes={asked.nodes}",
         f"--ntasks-per-node={asked.tasks_per_node}",
@@ -62,9 +63,10 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{plan}\n{shlex.join(words)}", flush=True)
     if "--dry-run" in arguments:
         return
-    (ROOT / LOGS).mkdir(parents=True, exist_ok=True)
+    Path(LOGS).mkdir(parents=True, exist_ok=True)
     try:
-        done = subprocess.run(words, env={**os.environ, "KMAX_PYTHON": sys.executable}, check=False)
+        environment = {**os.environ, "KMAX_PYTHON": sys.executable, "KMAX_TRAIN": str(ROOT / "train.py")}
+        done = subprocess.run(words, env=environment, check=False)
     except FileNotFoundError:
         sys.exit("error: there is no sbatch on this machine: run this where jobs are submitted, or use --dry-run.")
     sys.exit(done.returncode)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,8 @@ from kmax.categories.checks import read_json
 from kmax.data.layouts import SplitFiles
 from kmax.data.panoptic_json import check_panoptic
 from kmax.data.prepare.pool import parallel
+from kmax.data.storage import Folder
+from kmax.files import Json
 from kmax.images import UnreadableImageError, is_turned, read_image
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
@@ -56,7 +57,7 @@ def check_split(
     return findings
 
 
-def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _read(path: Path, remedy: str) -> tuple[Json | None, list[Finding]]:
     """The content of a panoptic JSON whose entries are what they must be, or the first that is not."""
     try:
         content = read_json(path)
@@ -69,7 +70,7 @@ def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]
     return content, []
 
 
-def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple[dict, dict]], list[Finding]]:
+def _pairs(content: Json, path: Path, remedy: str) -> tuple[list[tuple[Json, Json]], list[Finding]]:
     """(image, annotation) entries that belong together, and what does not."""
     findings = []
     for kind, key, entries in (
@@ -97,11 +98,11 @@ class _CheckImage:
     category_ids: frozenset[int]
     remedy: str
 
-    def __call__(self, pair: tuple[dict, dict]) -> list[Finding]:
+    def __call__(self, pair: tuple[Json, Json]) -> list[Finding]:
         image, annotation = pair
         return [*self._files(image, annotation), *self._table(annotation)]
 
-    def _files(self, image: dict, annotation: dict) -> Iterator[Finding]:
+    def _files(self, image: Json, annotation: Json) -> Iterator[Finding]:
         name = self.files.image_name(image["id"], image["file_name"])
         picture = self._open(self.files.images, name)
         png = self._open(self.files.maps, annotation["file_name"])
@@ -121,14 +122,14 @@ class _CheckImage:
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
 
-    def _turned(self, picture: np.ndarray, name: str, size: tuple[Any, ...], whose: str) -> Iterator[Finding]:
+    def _turned(self, picture: np.ndarray, name: str, size: tuple[int | None, ...], whose: str) -> Iterator[Finding]:
         """A finding if the orientation tag of a picture explains why its size is not that of its annotation."""
         if picture.shape[:2] == size and is_turned(self.files.images.read(name)):
             problem = f"is {_by(picture.shape[1::-1])} as its orientation tag turns it, but {whose} says {_by(size)}"
             remedy = "annotate it as viewers show it, or remove the tag"
             yield Finding(self.files.images.where(name), problem, remedy)
 
-    def _ids(self, png: np.ndarray, annotation: dict, where: str) -> Iterator[Finding]:
+    def _ids(self, png: np.ndarray, annotation: Json, where: str) -> Iterator[Finding]:
         ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
         in_png = dict(zip(ids.tolist(), areas.tolist(), strict=True))
         in_png.pop(0, None)
@@ -146,7 +147,7 @@ class _CheckImage:
         if not in_png:
             yield Finding(where, "has no segment", "nothing to do: training draws another image", is_note=True)
 
-    def _table(self, annotation: dict) -> Iterator[Finding]:
+    def _table(self, annotation: Json) -> Iterator[Finding]:
         name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:
@@ -162,7 +163,7 @@ class _CheckImage:
     def _again(self, where: str) -> str:
         return f"delete {where} and {self.remedy}"
 
-    def _open(self, folder: Any, name: str) -> np.ndarray | Finding:
+    def _open(self, folder: Folder, name: str) -> np.ndarray | Finding:
         """An image as RGB, or what is wrong with it."""
         where = folder.where(name)
         try:
@@ -176,5 +177,5 @@ class _CheckImage:
             return Finding(where, f"is damaged ({error})", "")
 
 
-def _by(size: tuple[Any, ...]) -> str:
+def _by(size: tuple[int | None, ...]) -> str:
     return f"{size[0]}×{size[1]}"
