@@ -28,7 +28,7 @@ from kmax.config.explain import run_or_explain
 from kmax.config.options import EvaluateOptions
 from kmax.config.trained import load_trained
 from kmax.data.datamodule import PanopticDataModule
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.metrics import Report
 from kmax.module import KMaXModule
 from kmax.options import to_plain
@@ -46,7 +46,7 @@ def title(name: str) -> str:
     return TITLES.get(name, name.upper() if "_" not in name else "AP " + name.removeprefix("ap_"))
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A number of a table: counts as they are, qualities with two digits, nothing as a dash."""
     if value is None:
         return "–"
@@ -68,7 +68,7 @@ def print_table(report: Report) -> None:
         print(" · ".join(further))
 
 
-def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
+def save(report: Report, folder: Path, about: Json) -> Path:
     """Write metrics.json, with `about` on top, and metrics.csv; each appears whole or not at all."""
     target = folder / "metrics.json"
     for final, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
@@ -77,11 +77,11 @@ def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
     return target
 
 
-def _write_json(report: Report, path: Path, about: dict[str, Any]) -> None:
+def _write_json(report: Report, path: Path, about: Json) -> None:
     path.write_text(json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False))
 
 
-def _write_csv(report: Report, path: Path, about: dict[str, Any]) -> None:
+def _write_csv(report: Report, path: Path, about: Json) -> None:
     groups = [{"name": name, **getattr(report, name)} for name in ("all", "things", "stuff")]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["name", *report.columns()])

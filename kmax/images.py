@@ -145,10 +145,8 @@ def is_turned(content: bytes) -> bool:
         return False
 
 
-def pad(
-    image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image (h, w, 3) within (H, W, 3), at the top left or below and right of it by `offset`, and the mask (H, W) of its
+def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+    """An image (h, w, 3) within (H, W, 3), at the top left or below and right by `offset`, and the mask (H, W) of its
     pixels."""
     height, width = image.shape[:2]
     top, left = offset

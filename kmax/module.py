@@ -119,7 +119,9 @@ class KMaXModule(LightningModule):
     def configure_optimizers(self) -> Any:
         options = self.optimizer_options
         assert options is not None, "training needs an optimizer"
-        groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
+        groups = parameter_groups(
+            self.model, options.lr, options.weight_decay, options.backbone_multiplier, options.layer_decay
+        )
         fused = options.fused
         if fused is None:
             fused = self.device.type in ("cpu", "cuda") and not options.clip_norm

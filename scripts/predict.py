@@ -17,7 +17,6 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
@@ -30,6 +29,7 @@ from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import PredictOptions
 from kmax.config.pretrained import checkpoint_path
+from kmax.files import Json
 from kmax.images import UnreadableImageError
 from kmax.names import flat_name
 from kmax.predict.predictor import Predictor, Result
@@ -72,11 +72,12 @@ def predictions(
         yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
 
 
-def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Any]:
+def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Json | str]:
     """Write the files of one image; its frame with its record, or with the reason for having none."""
     frame, image, result = item
-    if image is None or isinstance(result, str):
+    if isinstance(result, str):
         return frame, result
+    assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
     about: dict[str, Any] = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
@@ -160,7 +161,7 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     return [path for path in made if path is not None]
 
 
-def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
+def settings(options: PredictOptions, predictor: Predictor) -> Json:
     """What results depend on: only a run with the same continues a folder."""
     file = checkpoint_path(options.ckpt).resolve()
     return {
@@ -172,7 +173,7 @@ def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def default_output(what: Any) -> Path:
+def default_output(what: str | list[str]) -> Path:
     """runs/predict/ and the name of the input."""
     first = str(what[0] if isinstance(what, (list, tuple)) else what)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(first.rstrip("/\\")).name)

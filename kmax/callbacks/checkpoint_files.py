@@ -23,7 +23,7 @@ RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name, then rename it: a reader sees the old file or the new one."""
 
-    def save_checkpoint(self, checkpoint: CheckpointDict, path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: CheckpointDict, path: str | Path, storage_options: object = None) -> None:
         """Write `checkpoint` to `path`.
 
         Raises:

@@ -44,7 +44,7 @@ class ResumeCheckpoint(Checkpoint):
         self._step = self.last_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if step == self._step:
@@ -63,8 +63,8 @@ class ResumeCheckpoint(Checkpoint):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: object,
-        batch: object,
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -107,11 +107,9 @@ def _asked_to_stop(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
     (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
-    return (
-        trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
-        if agreed is None
-        else agreed
-    )
+    if agreed is not None:
+        return agreed
+    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kmax.files import Json
 
 LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
@@ -23,7 +21,7 @@ _OTHER_KINDS = (
 )
 
 
-def kind_of(content: Any) -> str:
+def kind_of(content: object) -> str:
     """What a JSON file is, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
     if isinstance(content, list):
         entry = content[0] if content and isinstance(content[0], dict) else {}

@@ -98,7 +98,7 @@ def _numpy_globals() -> list[Any]:
     return known
 
 
-def _numpy_functions() -> list[Callable[..., Any]]:
+def _numpy_functions() -> list[Callable[..., object]]:
     """NumPy's own that rebuild an array, a number, and an array of pickle's protocol 5."""
     array = np.ones(1)
     return [array.__reduce__()[0], np.float64(0).__reduce__()[0], array.__reduce_ex__(5)[0]]
@@ -125,7 +125,7 @@ class _Unpickler(pickle.Unpickler):
             for function in _numpy_functions():
                 if function.__name__ == name:
                     return function
-        known: dict[tuple[str, str], Any] = {
+        known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_codecs", "encode"): _encode,
             ("torch.storage", "_load_from_bytes"): _load_storage,
@@ -137,7 +137,7 @@ class _Unpickler(pickle.Unpickler):
         raise RefusedError(f"{module}.{name}")
 
 
-def _entries(content: Any, path: Path) -> dict[str, Tensor]:
+def _entries(content: object, path: Path) -> dict[str, Tensor]:
     """The tensors of a file's content, out of their wrapper."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -31,7 +31,7 @@ _CLASS_HEADS = {
 class Recognized:
     """A foreign checkpoint, understood.
 
-    `model` are the options of `KMaXDeepLab` that its shapes tell; `state` its entries under our names.
+    `model` are the options of the network that its shapes tell; `state` its entries under our names.
     """
 
     family: str
@@ -85,7 +85,8 @@ def _family(entries: Mapping[str, Tensor]) -> str:
         if head in entries:
             return family
     raise ValueError(
-        f"This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
+        "This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head "
+        f"({', '.join(_CLASS_HEADS.values())}). "
         "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,12 +12,14 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
+from torch.nn.parallel import DistributedDataParallel
 
 from kmax.callbacks import AtomicCheckpointIO, MovingAverage
 from kmax.categories import Categories, load_categories
 from kmax.config.checks import plan_of
 from kmax.config.compose import compose_config
 from kmax.config.options import TrainOptions
+from kmax.config.precision import precision_plugins
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.losses import Criterion
@@ -113,12 +116,13 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     strategy, trainer = options.strategy, options.trainer
     accumulate = plan_of(strategy, options.dataset.batch_size).accumulate
     limit = trainer.limit_val_batches
+    replaced = precision_plugins(strategy.precision)
     arguments: dict[str, Any] = {
         "accelerator": strategy.accelerator,
         "devices": strategy.devices,
         "num_nodes": strategy.num_nodes,
         "strategy": _distribution(strategy),
-        "precision": strategy.precision,
+        "precision": None if replaced else strategy.precision,
         "benchmark": not changes.get("deterministic"),  # cuDNN looks for its fastest algorithms: shapes repeat
         "use_distributed_sampler": False,
         "max_steps": options.optimizer.steps,
@@ -131,7 +135,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "limit_val_batches": int(limit) if limit is not None and limit > 1 else limit,
         "num_sanity_val_steps": trainer.num_sanity_val_steps,
         "enable_progress_bar": trainer.enable_progress_bar,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *replaced],
     }
     if "callbacks" not in changes:
         arguments["callbacks"] = build_callbacks(options)
@@ -145,7 +149,10 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
     differ in them, which synchronized batch norms do not."""
     if strategy.strategy != "ddp":
         return strategy.strategy
-    return DDPStrategy(broadcast_buffers=not strategy.sync_batchnorm, gradient_as_bucket_view=True)
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
+    buffers: dict[str, Any] = {name: not strategy.sync_batchnorm}
+    return DDPStrategy(gradient_as_bucket_view=True, **buffers)
 
 
 def build_callbacks(options: TrainOptions) -> list[Callback]:

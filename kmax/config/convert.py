@@ -26,6 +26,8 @@ from kmax.options import build_options, to_plain
 PREFIX = "model."
 """What our module's names begin with; the rest are the model's own."""
 DATASETS = ("coco", "cityscapes", "ade20k")
+MAX_SIZES = {"max_deeplab_s": (641, 1025), "max_deeplab_l": (1025,)}
+"""Input sizes that MaX-DeepLab was published for."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Told:
     `categories` are the classes, where their number tells no published dataset; `size` is the (H, W) that images are
     fitted into, where it is not the dataset's; `resnet` the family whose ResNet it has, or `images` files or a folder
     of pictures that tell it; `entry` its place in the model zoo; `experiment` the configuration of weights of ours that
-    lost theirs.
+    lost theirs: the experiment's name, and overrides as on the command line.
     """
 
     categories: Categories | None = None
@@ -43,7 +45,7 @@ class Told:
     resnet: str | None = None
     images: Path | None = None
     entry: Published | None = None
-    experiment: str | None = None
+    experiment: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
     options = replace(options, backbone=replace(options.backbone, family=variant))
     if size:
         options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
+    elif recognized.backbone in MAX_SIZES:
+        height, width = options.dataset.size
+        assumed = (*assumed, f"the input is {height}×{width}, which nothing in the file tells; --size says another")
     state = _fitting(options, recognized.categories, recognized.state, f"{source} looks like {recognized}, but")
     _write(target, options, recognized.categories, state, _provenance(source, recognized, told.entry))
     return Conversion(str(recognized), assumed)
@@ -116,7 +121,10 @@ def nearest_options(
     if dataset not in DATASETS:
         overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
         dataset = "coco"
-    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}{_resolution(recognized, size)}"
+    name = entry.experiment if entry else f"{dataset}_{recognized.backbone}"
+    if not entry and recognized.backbone in MAX_SIZES:
+        name = f"coco_{recognized.backbone}_{_max_size(recognized, size)}"
+        overrides += [f"dataset={dataset}"] if dataset != "coco" else []
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
@@ -129,11 +137,10 @@ def nearest_options(
     )
 
 
-def _resolution(recognized: Recognized, size: Sequence[int] | None) -> str:
-    """What the names of MaX-DeepLab's experiments end in: its input size, by default the smallest published one."""
-    if not recognized.backbone.startswith("max_deeplab"):
-        return ""
-    return f"_{max(size)}" if size else {"max_deeplab_s": "_641", "max_deeplab_l": "_1025"}[recognized.backbone]
+def _max_size(recognized: Recognized, size: Sequence[int] | None) -> int:
+    """The published input size of MaX-DeepLab next to `size`, which its weights do not tell; default: the smallest."""
+    sizes = MAX_SIZES[recognized.backbone]
+    return min(sizes, key=lambda side: abs(side - max(size))) if size else sizes[0]
 
 
 def _fine_stem(recognized: Recognized) -> bool:
@@ -144,14 +151,14 @@ def _fine_stem(recognized: Recognized) -> bool:
 
 def _complete(source: Path, entries: Mapping[str, Tensor], target: Path, told: Told) -> Conversion:
     """Weights of ours, saved without the rest: with the configuration that was told they are a checkpoint again."""
-    if told.experiment is None:
+    if not told.experiment:
         read_checkpoint(source)  # says so if configuration and classes are missing
         raise ValueError(
             f"{source} is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it."
         )
-    options = run_options(compose_config(told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
+    options = run_options(compose_config(*told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
     categories = told.categories or load_categories(options.dataset.categories)
     bare = {name.removeprefix(PREFIX): value for name, value in entries.items()}
-    state = _fitting(options, categories, bare, f"{source} was taken for {told.experiment}, but")
-    _write(target, options, categories, state, {"model": told.experiment, "file": source.name})
-    return Conversion(f"weights of kmax for {told.experiment}, {len(state)} entries")
+    state = _fitting(options, categories, bare, f"{source} was taken for {told.experiment[0]}, but")
+    _write(target, options, categories, state, {"model": told.experiment[0], "file": source.name})
+    return Conversion(f"weights of kmax for {told.experiment[0]}, {len(state)} entries")

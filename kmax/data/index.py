@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.image_id)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         """Another process maps the cache file anew instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
@@ -177,6 +176,7 @@ def build_index(whole: Any, path: Path) -> Index:
         ValueError: another format; an entry that is wrong; an image or a segment that occurs twice; an annotation
             without an image. The message names it.
     """
+<<<<<<< HEAD
     content = check_panoptic(whole, path)
     images = dict(zip(content.image_id, content.image_name, strict=True))
     if len(images) < len(content.image_id):
@@ -203,6 +203,13 @@ def _check_owners(content: Content, images: dict[Any, str], path: Path) -> None:
     """Every annotation belongs to an image, and no two to the same."""
     seen: set[Any] = set()
     for image_id, name in zip(content.owner, content.png_name, strict=True):
+=======
+    images = {image["id"]: image["file_name"] for image in content["images"]}
+    annotations = content["annotations"]
+    seen: set[object] = set()
+    for annotation in annotations:
+        name, image_id = annotation["file_name"], annotation["image_id"]
+>>>>>>> main
         if image_id not in images:
             other = int if isinstance(image_id, str) else str
             hint = ", whose ids are of another type" if any(isinstance(i, other) for i in content.image_id[:1]) else ""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kmax.losses.averages import mean_over_images
 from kmax.losses.matching import stack_crowd, stack_targets
@@ -54,7 +53,8 @@ def semantic_loss(
     stride = target_stride(size, (logits.shape[2], logits.shape[3]))
 
     def strided(values: Tensor) -> Tensor:
-        return values.unflatten(1, size)[:, ::stride, ::stride].flatten(1)  # (B, h·w) → (B, h'·w')
+        kept: Tensor = values.unflatten(1, size)[:, ::stride, ::stride]  # (B, h·w) → (B, h', w')
+        return kept.flatten(1)
 
     crowd = stack_crowd(targets, segment_map)
     label = strided(torch.where(segment_map == VOID, crowd, labels.gather(1, segment_map.clamp(min=0))))
@@ -63,11 +63,21 @@ def semantic_loss(
     if temperature is not None:
         index = draw_pixels(strided(log_rarity(segment_map, labels.shape[1])), temperature, samples)
         label, weight, logits = label.gather(1, index), weight.gather(1, index), gather_pixels(logits, index)
-    entropy = functional.cross_entropy(at_least_float32(logits), label, ignore_index=VOID, reduction="none")
+    entropy = cross_entropy(logits, label)
     return mean_over_images(entropy * weight.to(entropy.dtype))
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Of each pixel (B, P) for `logits` (B, K, P) and `label` (B, P), 0 on void. (PyTorch's own for images has no
+    deterministic form on a GPU.)"""
+    log_probability = at_least_float32(logits).log_softmax(1)
+    entropy = -log_probability.gather(1, label.clamp(min=0)[:, None])[:, 0]
+    return entropy.masked_fill(label == VOID, 0)
 
 
 def _weights(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
     """What each pixel counts, (B, h·w) float32."""
     ones = torch.ones_like(segment_map[0], dtype=torch.float32)
+    if all(target.weight is None for target in targets):
+        return ones.expand(len(targets), -1)
     return torch.stack([ones if target.weight is None else target.weight.flatten() for target in targets])

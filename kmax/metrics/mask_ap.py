@@ -65,7 +65,7 @@ class InstanceMetric(RecordMetric):
             self.keep(truth.image_id, self.match(prediction, truth))
 
     @abstractmethod
-    def match(self, prediction: Instances, truth: Sample) -> Any:
+    def match(self, prediction: Instances, truth: Sample) -> object:
         """The record of one image; a subclass says how masks are matched."""
 
 

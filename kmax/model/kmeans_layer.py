@@ -42,7 +42,8 @@ class CrossAttention(nn.Module):
         self.out = ConvNorm(dim, dim, dims=1, scale=0.0)
 
     def forward(self, queries: Tensor, pixels: Tensor, values: Tensor) -> Tensor:
-        return self.out(self.attention(self.query(queries), self.key(pixels), values))
+        gain: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
+        return gain
 
 
 class PixelUpdate(nn.Module):
@@ -54,7 +55,8 @@ class PixelUpdate(nn.Module):
         self.out = ConvNorm(dim, pixel_channels, scale=0.0)
 
     def forward(self, queries: Tensor, assignment: Tensor, size: torch.Size) -> Tensor:
-        return self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
+        gain: Tensor = self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
+        return gain
 
 
 class KMeansLayer(nn.Module):
@@ -101,7 +103,8 @@ class KMeansLayer(nn.Module):
             if before is not None:
                 prediction = prediction._replace(mask_logits=prediction.mask_logits + before)
             predictions.append(prediction)
-            gathered = self._gather(prediction.mask_logits, values)
+            # Sums over pixels are made in float32 at least; where weights are of half precision, so is what follows.
+            gathered = self._gather(prediction.mask_logits, values).to(self.update_out.conv.weight.dtype)
             centers = centers + self.drop_path(self.update_out(self.update_norm(gathered)))
         if self.cross_attention is not None:
             crossed = self.cross_attention(queries, pixels.flatten(2), values.flatten(2))

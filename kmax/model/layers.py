@@ -118,5 +118,7 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
-            y = at_least_float32(x).permute(0, 2, 3, 1)
-            return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+            y = at_least_float32(x).permute(0, 2, 3, 1)  # (B, h, w, C)
+            weight, bias = self.weight.to(y.dtype), self.bias.to(y.dtype)
+            y = F.layer_norm(y, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+            return y.to(self.weight.dtype)

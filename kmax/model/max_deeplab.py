@@ -6,6 +6,7 @@ Letters: B batch, H×W input size, N slots ("memory"), M memory channels, K clas
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ ACT = nn.ReLU
 
 
 class MaXBackbone(nn.Module):
-    """What ImageNet weights are for: the stem and the residual blocks of the first steps; it learns at a rate of its own."""
+    """What ImageNet weights are for: stem and residual blocks of the first steps; it learns at a rate of its own."""
 
     def __init__(self, layout: Layout, steps: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class MaXDeepLab(nn.Module):
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions may be called out of training: the dual-path blocks with their strides, and the last."""
         pairs = zip(self.layout.steps, self.dual_paths, strict=True)
-        strides = [step.stride for step, blocks in pairs for _ in blocks]
+        strides = [step.stride for step, blocks in pairs if isinstance(blocks, nn.ModuleList) for _ in blocks]
         return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
@@ -88,9 +89,7 @@ class MaXDeepLab(nn.Module):
         """
         aligned = align_corners(images.shape[-1])
         features, memory, readings = self._features(images, aligned, coarse and not self.training)
-        final = self.predictor(
-            self.class_embedding(memory), self.mask_embedding(memory), F.relu(features[-1])
-        )
+        final = self.predictor(self.class_embedding(memory), self.mask_embedding(memory), F.relu(features[-1]))
         size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
         before = tuple(self._reading(*reading, size, aligned) for reading in readings)
         return Output((*before, final), self.semantic(features, aligned) if self.training else None)
@@ -99,14 +98,15 @@ class MaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits (B, K+1, …) of the steps' features."""
         if self.semantic_head is None:
             return None
-        return self.semantic_head([F.relu(features[i]) for i in _semantic_inputs(self.layout)], aligned)
+        logits: Tensor = self.semantic_head([F.relu(features[i]) for i in _semantic_inputs(self.layout)], aligned)
+        return logits
 
     def _features(
         self, images: Tensor, aligned: bool, with_readings: bool = False
     ) -> tuple[list[Tensor], Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
         """The feature of every step, not activated; the memory (B, M, N); and of every dual-path block, if asked for,
         how pixels read (B, N, h', w'), their queries (B, f, h', w') and the memory (B, M, N) after it."""
-        x, memory = self.backbone.stem(images), self.memory.expand(images.shape[0], -1, -1)
+        x, memory = self.backbone.stem(images.to(self.memory.dtype)), self.memory.expand(images.shape[0], -1, -1)
         again = self.checkpointing and self.training
         features: list[Tensor] = []
         kept: dict[int, list[Tensor]] = {}
@@ -120,8 +120,8 @@ class MaXDeepLab(nn.Module):
                 kept[step.stride].pop()  # the step continues the last one, whose place it takes
             for i, block in enumerate(blocks.blocks):
                 x = recompute(block, x) if again else block(x)
-                if dual_paths:
-                    dual_path = dual_paths[i]
+                if isinstance(dual_paths, nn.ModuleList) and len(dual_paths):
+                    dual_path: Any = dual_paths[i]
                     seen = dual_path.reading(x, memory) if with_readings else None
                     x, memory = recompute(dual_path, x, memory) if again else dual_path(x, memory)
                     if seen is not None:

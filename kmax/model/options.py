@@ -19,7 +19,9 @@ SEMANTIC_HEADS = ("aspp", "plain", "none")
 class BackboneOptions(Options):
     """The backbone: a timm model, `max_s`, or MaX-DeepLab's own."""
 
-    name: str = option(REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l")
+    name: str = option(
+        REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l"
+    )
     pretrained: bool | str = option(
         False, "true: timm's weights of that name; or a file of ImageNet weights, or their name in the model zoo"
     )
@@ -67,7 +69,9 @@ class ModelOptions(Options):
     heads: int = option(8, "attention heads among the cluster centers", at_least=1)
     drop_path: float = option(0.2, "rate at which the updates of a layer are dropped", at_least=0, at_most=1)
     attention: str = option(
-        "kmeans", "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab", choices=ATTENTIONS
+        "kmeans",
+        "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab",
+        choices=ATTENTIONS,
     )
     update: str = option("sum", "kmeans: of the pixels of a cluster, their sum or mean", choices=UPDATES)
     recurrence: int = option(
@@ -80,9 +84,12 @@ class ModelOptions(Options):
     width: float = option(1.0, "max_deeplab: factor of the widths of all blocks", above=0)
     hidden_dim: int = option(256, "max_deeplab: channels of the pixels on the way to the pixel feature", at_least=1)
     drop_path_schedule: str = option(
-        "linear", "max_deeplab: drop_path grows with the stride, or is the same everywhere", choices=("linear", "constant")
+        "linear",
+        "max_deeplab: drop_path grows with the stride, or is the same everywhere",
+        choices=("linear", "constant"),
     )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
+    checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")
     semantic_dim: int = option(256, "its width", at_least=1)
 
     def __post_init__(self) -> None:
@@ -133,8 +140,13 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
         )
     if own and backbone.drop_path:
         raise OptionError(
-            f"backbone.drop_path={backbone.drop_path:g} has no meaning in MaX-DeepLab, whose blocks share one schedule: "
+            f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
+        )
+    if own and (backbone.freeze or backbone.freeze_norms):
+        raise OptionError(
+            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
+            "leave them alone."
         )
     if own and backbone.pretrained is True:
         raise OptionError(

@@ -6,6 +6,7 @@ Letters: B batch, C channels, N queries, K classes without void, h×w feature si
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from kmax.model.kmeans_layer import KMeansLayer
 from kmax.model.layers import ConvNorm, prediction_conv, resize
 from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
+from kmax.model.recompute import recompute
 from kmax.model.semantic_head import ASPP
 from kmax.options import OptionError
 from kmax.structures import Prediction
@@ -49,6 +51,7 @@ class TransformerDecoder(nn.Module):
         if len(options.layers) != len(COARSE_STRIDES):
             raise OptionError(f"layers needs {len(COARSE_STRIDES)} entries, one for each of the strides 32, 16 and 8.")
         dim = options.dim
+        self.checkpointing = options.checkpointing
         self.residual = options.residual_assignment
         self.centres = nn.Parameter(torch.randn(dim, options.num_queries))
         self.level = [level for level, count in enumerate(options.layers) for _ in range(count)]
@@ -73,7 +76,8 @@ class TransformerDecoder(nn.Module):
         relaxation: list[Tensor | None] = []
         for number, (level, layer) in enumerate(zip(self.level, self.layers, strict=True)):
             before = self._before(predictions, features[level], aligned)
-            centres, features[level], pixels, made = layer(centres, features[level], before)
+            run = partial(recompute, layer) if self.checkpointing and self.training else layer
+            centres, features[level], pixels, made = run(centres, features[level], before)
             head = self.relaxation[number] if self.training and number < len(self.relaxation) else None
             predictions += made
             relaxation += [None if head is None else head(pixels)] * len(made)

@@ -14,6 +14,12 @@ class OptimizerOptions(Options):
     lr: float = option(REQUIRED, "learning rate of the decoders at the dataset's batch size", above=0)
     weight_decay: float = option(0.05, "of the weights of convolutions and linear layers", at_least=0)
     backbone_multiplier: float = option(0.1, "the backbone learns at this multiple of the rate", at_least=0)
+    layer_decay: float | None = option(
+        None,
+        "each layer of the backbone learns at this multiple of the rate of the next one, e.g. 0.8",
+        above=0,
+        at_most=1,
+    )
     steps: int = option(REQUIRED, "length of the run in optimizer steps", at_least=1)
     warmup_steps: int = option(5000, "steps over which the rate grows to its full height", at_least=0)
     warmup_start: float = option(0.001, "part of the rate at the first step of the warm-up", at_least=0, at_most=1)

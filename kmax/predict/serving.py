@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -41,7 +41,7 @@ class Description:
     size: tuple[int, int]
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
-    thresholds: dict[str, float]
+    thresholds: dict[str, Any]
 
     def to_json(self) -> str:
         """As text, the way an exported file carries it."""
@@ -165,8 +165,8 @@ def panoptic(
         thing = np.asarray(is_thing, bool)[label]
         detected = probability >= np.where(thing, thing_threshold, stuff_threshold)
         slots = _kept_slots(mask_logits, detected, pixel_threshold, padded)
-        number, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
-        return _to_original(number[slots], padded, original), segments
+        segment_of, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
+        return _to_original(segment_of[slots], padded, original), segments
     size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
     scores = probability**alpha * confidence**beta

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -265,7 +265,7 @@ def _read_note(path: Path) -> Json:
     return content
 
 
-def _write_list(file: Any, entries: Iterable[Json]) -> None:
+def _write_list(file: TextIO, entries: Iterable[Json]) -> None:
     """A JSON list, one entry at a time."""
     file.write("[")
     for number, entry in enumerate(entries):

@@ -36,6 +36,9 @@ class SyncBatchNorm(_BatchNorm):
     numbers of pixels.
     """
 
+    min_ranks = 2
+    """From how many ranks on they exchange anything; 1 lets one device measure what the exchange costs."""
+
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, "meta")
         self._parameters.update(norm._parameters)
@@ -45,8 +48,8 @@ class SyncBatchNorm(_BatchNorm):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        alone = not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        y = super().forward(input) if alone else self._together(input)
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
+        y = self._together(input) if self.training and ranks >= self.min_ranks else super().forward(input)
         for child in self.children():
             y = child(y)
         return y

@@ -20,16 +20,11 @@ from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
 from kmax.checkpoint.own import read_checkpoint
 from kmax.checkpoint.recognize import recognize
-from kmax.config.build import (
-    build_datamodule,
-    build_module,
-    build_trainer,
-    initialize_from,
-)
+from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.compose import compose_config, run_options
 from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
-from kmax.config.trained import load_trained
+from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.options import to_plain
@@ -71,6 +66,38 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
     assert (found.family, found.backbone, found.categories.name) == ("deeplab2", backbone, dataset)
     options = check_configuration(found, backbone)
     assert options.dataset.target_stride == (2 if dataset == "cityscapes" else 4)
+
+
+@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> None:
+    shapes = golden_tools.max_variables(variant)
+    found = recognize({key: torch.empty(shape, device="meta") for key, shape in shapes})
+    assert (found.family, found.backbone, found.categories.name) == ("deeplab2", f"max_deeplab_{variant}", "coco")
+    assert "MaX-DeepLab, 128 slots" in str(found)
+    own = golden_tools.max_model(variant, "meta").state_dict()
+    assert found.state.keys() == own.keys()
+    small = nearest_options(found)
+    large = nearest_options(found, size=(1025, 1025))
+    assert small.name == f"coco_max_deeplab_{variant}_{641 if variant == 's' else 1025}"
+    assert large.name == f"coco_max_deeplab_{variant}_1025"
+    assert (large.inference.thing_area, large.inference.stuff_area) == (256, 4096)
+    assert (large.model.dim, large.model.hidden_dim, large.model.heads) == (own["memory"].shape[0], 256, 8)
+
+
+def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> None:
+    golden = golden_tools.load("max/forward_coco_max_deeplab_s")
+    seeded = golden_tools.seeded_max_variables("s", float(golden["input/gamma_scale"]))
+    convert(write_checkpoint(tmp_path / "ckpt-100000", seeded), tmp_path / "ours.safetensors")
+    report = capsys.readouterr().out
+    assert "took: the input is 641×641, which nothing in the file tells" in report
+    model = load_trained(tmp_path / "ours.safetensors").model
+    images = golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
+    with torch.no_grad():
+        (prediction,) = model(torch.from_numpy(images).float(), coarse=False).predictions
+    golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)
+    predictor = Predictor.from_checkpoint(tmp_path / "ours.safetensors", device="cpu")
+    assert predictor.size == (641, 641)
+    assert (predictor.inference.method, predictor.inference.thing_area) == ("pixel_wise", 100)
 
 
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
@@ -226,11 +253,11 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX-DeepLab of the published kinds.*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*backbone\.pretrained=PATH"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
-        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX-DeepLab"),
+        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX- or MaX-DeepLab"),
         (lambda: without("backbone"), r"lacks parts .* a ResNet with \(0, 0, 0, 0\) blocks"),
     ],
 )
