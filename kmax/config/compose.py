@@ -25,12 +25,8 @@ from kmax.config.help import help_text, wants_help
 from kmax.config.home import at_home, home_in_arguments
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
-<<<<<<< HEAD
 from kmax.files import claim_folder
-from kmax.options import build_options
-=======
 from kmax.options import Plain, build_options
->>>>>>> main
 from kmax.strategy.batch_plan import BatchPlan
 from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import slurm_resources
@@ -69,9 +65,9 @@ def run_id(environment: Mapping[str, str] | None = None) -> str:
 def run_dir(parent: str, prefix: str = "") -> str:
     """A folder below `parent` for a new run, claimed for it alone: two runs that start in one second get two. The
     processes of one job (of SLURM, also when it is requeued; of torchrun) share theirs."""
-    if any(name in os.environ for name in ("SLURM_JOB_ID", "RANK", "LOCAL_RANK", "NODE_RANK")):
-        return f"{parent}/{prefix}{run_id()}"
-    return str(claim_folder(Path(parent), f"{prefix}{run_id()}"))
+    name = f"{prefix}{run_id()}"
+    shared = "SLURM_JOB_ID" in os.environ or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+    return f"{parent}/{name}" if shared else str(claim_folder(Path(parent), name))
 
 
 def in_sweep() -> bool:
@@ -106,24 +102,15 @@ def _plan_of(config: DictConfig) -> BatchPlan:
     return plan_of(strategy_options(config), int(config.dataset.batch_size))
 
 
-<<<<<<< HEAD
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    return typing.cast("dict[str, Any]", at_home(plain))
-=======
 def _plain(config: DictConfig) -> Plain:
-    return typing.cast("Plain", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
->>>>>>> main
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return typing.cast("Plain", at_home(plain))
 
 
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
-<<<<<<< HEAD
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
-=======
     OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
->>>>>>> main
+    OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
     OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
     OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)

@@ -176,7 +176,6 @@ def build_index(whole: Any, path: Path) -> Index:
         ValueError: another format; an entry that is wrong; an image or a segment that occurs twice; an annotation
             without an image. The message names it.
     """
-<<<<<<< HEAD
     content = check_panoptic(whole, path)
     images = dict(zip(content.image_id, content.image_name, strict=True))
     if len(images) < len(content.image_id):
@@ -203,13 +202,6 @@ def _check_owners(content: Content, images: dict[Any, str], path: Path) -> None:
     """Every annotation belongs to an image, and no two to the same."""
     seen: set[Any] = set()
     for image_id, name in zip(content.owner, content.png_name, strict=True):
-=======
-    images = {image["id"]: image["file_name"] for image in content["images"]}
-    annotations = content["annotations"]
-    seen: set[object] = set()
-    for annotation in annotations:
-        name, image_id = annotation["file_name"], annotation["image_id"]
->>>>>>> main
         if image_id not in images:
             other = int if isinstance(image_id, str) else str
             hint = ", whose ids are of another type" if any(isinstance(i, other) for i in content.image_id[:1]) else ""

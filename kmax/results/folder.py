@@ -125,7 +125,7 @@ class ResultFolder:
             assert semantic is not None, "the semantic output needs a semantic map"
             self._save(f"semantic/{key}.png", self._label_image(semantic))
         image_id = self._image_id(key)
-        record: dict[str, Any] = {
+        record: Json = {
             "key": key,
             "source": source,
             "image_id": image_id,
