@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch.utils.data import Subset
 
-from kmax.callbacks import PredictionWriter
+from kmax.callbacks import PredictionWriter, Progress
 from kmax.categories import Categories
 from kmax.config.build import build_datamodule, build_trainer, module_from_checkpoint
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, register, resolve
 from kmax.config.evaluation import evaluation_config
 from kmax.config.explain import run_or_explain
+from kmax.config.folder import shown
+from kmax.console import plain
 from kmax.data.datamodule import PanopticDataModule
 from kmax.files import replacing
 from kmax.metrics import Report
-from kmax.visualization import draw_bars, draw_confusion
+from kmax.visualization import draw_bars, draw_confusion, legible_names
 
 register()
 
@@ -53,7 +58,7 @@ def print_table(report: Report) -> None:
     for name in columns:
         table.add_column(title(name), justify="right")
     for row in report.rows():
-        table.add_row(row["name"], *(cell(row[name]) if name in row else "" for name in columns))
+        table.add_row(Text(plain(row["name"])), *(cell(row[name]) if name in row else "" for name in columns))
     needed = Console(width=1000).measure(table).maximum  # a narrow terminal wraps lines rather than lose numbers
     Console(width=max(Console().width, needed)).print(table)
     further = [f"{title(name)} {cell(report.all[name])}" for name in ONLY_OVERALL if name in report.all]
@@ -71,27 +76,36 @@ def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
 
 
 def _write_json(report: Report, path: Path, about: dict[str, Any]) -> None:
-    path.write_text(json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False))
+    text = json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_csv(report: Report, path: Path, about: dict[str, Any]) -> None:
     groups = [{"name": name, **getattr(report, name)} for name in ("all", "things", "stuff")]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", *report.columns()])
         writer.writeheader()
         writer.writerows(groups + report.per_class)
 
 
+def has_ground_truth(row: dict[str, Any]) -> bool:
+    """Whether a class occurs in the ground truth; a row without counts of segments has no number where it does not."""
+    return "tp" not in row or row["tp"] + row["fn"] > 0
+
+
 def save_charts(report: Report, name: str, categories: Categories, folder: Path) -> None:
     """Draw the metric `name` of each class, and which classes are taken for which, as PNG; as far as both are there."""
-    values = {row["name"]: row[name] for row in report.per_class if row.get(name) is not None}
-    colors = {category.name: category.color for category in categories.classes}
+    names = legible_names(categories)
+    rows = zip(names, report.per_class, strict=True)
+    values = {label: row[name] for label, row in rows if row.get(name) is not None and has_ground_truth(row)}
+    colors = dict(zip(names, (category.color for category in categories.classes), strict=True))
     charts = {"classes": draw_bars(values, f"{title(name)} by class, in percent", colors)} if values else {}
     if report.confusion is not None and report.confusion.any():
         seen = (report.confusion.sum(0) + report.confusion.sum(1)).nonzero()[0]
-        names = [categories.names[label] for label in seen]
         counts = report.confusion[np.ix_(seen, seen)]
-        charts["confusion"] = draw_confusion(counts, names, "Pixels of each true class, in percent")
+        charts["confusion"] = draw_confusion(
+            counts, [names[label] for label in seen], "Pixels of each true class, in percent"
+        )
     for chart, image in charts.items():
         with replacing(folder / f"{chart}.png") as path:
             Image.fromarray(image).save(path)
@@ -116,21 +130,23 @@ def evaluate(config: Any) -> float:
     output = Path(HydraConfig.get().runtime.output_dir)
     merged = evaluation_config(resolve(config))
     module = module_from_checkpoint(config.ckpt, merged)
+    progress = [Progress()] if merged["trainer"]["enable_progress_bar"] else []
     writer = [PredictionWriter(output / "predictions")] if config.save_predictions else []
-    trainer = build_trainer(merged, callbacks=writer, logger=False, limit_val_batches=None)
+    trainer = build_trainer(merged, callbacks=[*writer, *progress], logger=False, limit_val_batches=None)
     datamodule = build_datamodule(merged)
     if config.limit is not None:
         use_first_images(datamodule, config.limit)
+    rank_zero_only(print)(f"checkpoint {plain(config.ckpt)} on {plain(merged['dataset']['name'])}", flush=True)
     trainer.validate(module, datamodule, verbose=False)
     report = module.result
     assert report is not None, "validation leaves a result behind"
     name = "pq" if "pq" in report.all else next(iter(report.all))
     if trainer.is_global_zero:
-        print_table(report)
         about = {"ckpt": config.ckpt, "dataset": merged["dataset"]["name"], "inference": merged["dataset"]["inference"]}
         path = save(report, output, about)
         save_charts(report, name, module.categories, output)
-        print(f"{title(name)} {cell(report.all[name])} · {path}")
+        print_table(report)
+        print(f"{title(name)} {cell(report.all[name])} · {shown(path)}")
     return float(report.all[name] or 0.0)
 
 
@@ -141,4 +157,5 @@ def main(config: Any) -> float:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

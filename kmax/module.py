@@ -17,7 +17,7 @@ from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion
 from kmax.metrics import MetricSuite, Report
 from kmax.model import KMaXDeepLab
-from kmax.optim import parameter_groups, warmup_poly
+from kmax.optim import follow_options, parameter_groups, warmup_poly
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
 
 __all__ = ["KMaXModule", "ValidationOutput", "normalize"]
@@ -126,6 +126,15 @@ class KMaXModule(LightningModule):
             optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """What a checkpoint has brought back follows the options of this run."""
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer), "there is one"
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "there is one"
+        recipe = self.recipe
+        groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
+        follow_options(optimizer, schedule, groups, optimizer.defaults["fused"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["kmax_config"] = self.config

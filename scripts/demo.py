@@ -7,6 +7,7 @@ result to follow one query through the layers. Nothing is downloaded, nobody els
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import hydra
 import numpy as np
 from PIL import Image
 
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, register, resolve
 from kmax.config.explain import run_or_explain
 from kmax.data import ShapesDataset
 from kmax.images import open_image
@@ -260,4 +261,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

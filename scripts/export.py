@@ -14,6 +14,7 @@ no file is written. See docs/deployment.md.
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from kmax.config.build import module_from_checkpoint
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, register, resolve
 from kmax.config.explain import run_or_explain
 from kmax.data import ShapesDataset
 from kmax.predict.export import FORMATS, export_model
@@ -78,4 +79,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

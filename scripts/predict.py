@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from kmax.config.compose import register, resolve
+from kmax.config.compose import command_line, register, resolve
 from kmax.config.explain import run_or_explain
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
@@ -166,4 +166,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = command_line(sys.argv)
     main()

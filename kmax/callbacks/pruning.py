@@ -12,8 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kmax.files import replacing
-
-PROGRESS = "progress.json"
+from kmax.results.sweeps import PROGRESS, read_progress
 
 
 def hopeless(own: Mapping[int, float], others: Iterable[Mapping[int, float]], step: int, min_jobs: int) -> bool:
@@ -69,11 +68,3 @@ class MedianPruning(Callback):
         with replacing(self.file) as path:
             path.write_text(json.dumps(progress))
         return stop
-
-
-def read_progress(file: Path) -> tuple[dict[int, float], int | None]:
-    """(step → value, the step at which the job was pruned or None); nothing where there is no file yet."""
-    if not file.is_file():
-        return {}, None
-    content = json.loads(file.read_text())
-    return {int(step): value for step, value in content["values"].items()}, content["pruned"]

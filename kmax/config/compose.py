@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import typing
 from pathlib import Path
@@ -16,7 +17,9 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.config.grammar import grammar_mistake
 from kmax.config.schema import DemoConfig, EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from kmax.config.sentences import unset_variable
 from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
 from kmax.strategy.slurm import slurm_resources
 
@@ -66,7 +69,14 @@ def register() -> None:
 
 
 def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values."""
+    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values.
+
+    Arguments that cannot be read end the program with a sentence that says how to write them.
+    """
+    mistake = grammar_mistake(arguments[1:]) or unset_variable(arguments[1:])
+    if mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(1)
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
     listing = "--cfg job" in joined
     return [*arguments, "--resolve"] if listing and "--resolve" not in arguments else arguments

@@ -10,7 +10,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from kmax.config.compose import in_sweep
+from kmax.config.folder import run_folder
+from kmax.config.quiet import quiet_libraries
+from kmax.config.sentences import sentence_of
 from kmax.strategy.slurm import check_multirun
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 class JobError(Exception):
@@ -30,16 +37,19 @@ def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    try:
-        return function(config)
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    with run_folder(), quiet_libraries():
+        try:
+            return function(config)
+        except (ValueError, FileNotFoundError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            sentence = sentence_of(error)
+            print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+            if sweep:
+                raise JobError(sentence) from None
+            sys.exit(1)
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the second of the first
+            if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+                print("Interrupted.", file=sys.stderr)
+                sys.exit(INTERRUPTED)
             raise
-        # An error from a DataLoader worker carries that worker's traceback; its last line is the sentence.
-        sentence = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        for prefix in ("ValueError: ", "FileNotFoundError: "):
-            sentence = sentence.removeprefix(prefix)
-        print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
-        if sweep:
-            raise JobError(sentence) from None
-        sys.exit(1)
