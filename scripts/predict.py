@@ -20,26 +20,17 @@ from typing import Any
 
 import hydra
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from kmax.config.compose import command_line, register, resolve
 from kmax.config.explain import run_or_explain
 from kmax.predict.predictor import Predictor, Result
+from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 
 register()
 UNREADABLE, INTERRUPTED = 3, 130
-
-
-class SpeedColumn(ProgressColumn):
-    """Images per second since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):.1f} images/s")
 
 
 def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundError]:
@@ -76,7 +67,7 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
     return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
 
 
-def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any], console: Console) -> list[str]:
+def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any]) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
     sources, done = find_sources(config["input"]), folder.records.done
     total = count_frames(sources)
@@ -85,24 +76,22 @@ def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any], cons
     if config["limit"] is not None:
         stream, total = islice(stream, config["limit"]), min(config["limit"], total or config["limit"])
     failed: list[str] = []
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total)
+    with ImageProgress(total) as progress:
         items = predictions(predictor, stream, config)
         for frame, record in ordered_map(partial(save, folder), items, config["num_workers"]):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
                 failed.append(record)
-                progress.console.print(f"skipped: {record}", markup=False, highlight=False, soft_wrap=True)
+                progress.say(f"skipped: {record}")
             else:
                 folder.record(record)
-            progress.advance(task)
+            progress.advance()
     return failed
 
 
 def predict(config: Any) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
-    plain, console = resolve(config), Console(stderr=True)
+    plain = resolve(config)
     for name, least in (("batch_size", 1), ("num_workers", 0), ("top_instances", 1)):
         if plain[name] < least:
             raise ValueError(f"{name}={plain[name]} must be at least {least}.")
@@ -116,12 +105,13 @@ def predict(config: Any) -> int:
         settings(plain, predictor),
         plain["overwrite"],
     )
+    print(f"results · {folder.folder}", flush=True)
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, plain, console)
+        failed = run(predictor, folder, plain)
     except KeyboardInterrupt:
-        console.print("Interrupted: what is written stays; the same command goes on from here.")
+        print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
     made = folder.assemble() + videos(folder, find_sources(plain["input"]))
     finished = len(folder.records.done)

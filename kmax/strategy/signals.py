@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from types import FrameType
+from typing import Any
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and can go on (`EX_TEMPFAIL`: try again)."""
@@ -23,6 +24,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._before: Any = signal.default_int_handler
         self.agreed: bool | None = None  # whether any rank was asked, if ranks have told each other in this step
 
     def listen(self) -> None:
@@ -33,14 +35,15 @@ class StopSignals:
                 signal.signal(getattr(signal, name), self._note)
 
     def listen_to_ctrl_c(self) -> None:
-        """Take Ctrl-C over too, from when there is something to save on; `leave_ctrl_c` hands it back."""
-        if self.received is None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._note)
+        """Take Ctrl-C over too, from when there is something to save on; `leave_ctrl_c` hands it back. Also where it is
+        ignored: shells do that to what a script starts in the background, and a `kill -INT` still means it."""
+        if self.received is None:
+            self._before = signal.signal(signal.SIGINT, self._note)
 
     def leave_ctrl_c(self) -> None:
-        """Ctrl-C raises `KeyboardInterrupt` again."""
+        """Ctrl-C does what it did before."""
         if signal.getsignal(signal.SIGINT) == self._note:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from kmax.categories import Categories, Category, load_categories
 from kmax.data import CocoPanoptic
 from kmax.results import ResultFolder
+from kmax.results.coco import instance_results
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap, Segment
 
@@ -75,7 +76,25 @@ def test_the_instances_are_coco_results(written: Path) -> None:
     found = results.loadAnns(results.getAnnIds(imgIds=[42]))[0]
     np.testing.assert_array_equal(results.annToMask(found), prediction()[1].segment_map.numpy() == 1)
     assert found["category_id"] == CATEGORIES.ids[PERSON]
-    assert found["bbox"] == [7, 4, 5, 6]
+    assert list(found["bbox"]) == [7, 4, 5, 6]
+    assert found["area"] == 30
+
+
+def test_pycocotools_finds_the_area_of_the_mask(tmp_path: Path) -> None:
+    """Not that of its box: 14 pixels in a box of 24."""
+    mask = np.ones((4, 6), bool)
+    mask[:2, :5] = False
+    instances = Instances(torch.from_numpy(mask)[None], torch.tensor([PERSON]), torch.tensor([0.5]))
+    (entry,) = instance_results(instances, 1, CATEGORIES)
+    assert entry["area"] == 14
+    (tmp_path / "instances.json").write_text(json.dumps([entry]))
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1, "height": 4, "width": 6}], "categories": [{"id": i} for i in CATEGORIES.ids]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        (loaded,) = truth.loadRes(str(tmp_path / "instances.json")).anns.values()
+    assert loaded["area"] == 14
+    assert list(loaded["bbox"]) == [0, 0, 6, 4]
 
 
 def test_semantic_maps_hold_dataset_ids_and_wear_colours(written: Path) -> None:
@@ -90,6 +109,19 @@ def test_large_ids_need_sixteen_bits(tmp_path: Path) -> None:
     empty = PanopticMap(torch.zeros(2, 3, dtype=torch.int32), ())
     folder.record(folder.write("x", "x.jpg", np.zeros((2, 3, 3), np.uint8), empty, np.array([[0, 1, 2]] * 2)))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "semantic/x.png")), [[1000, 1001, 1002]] * 2)
+
+
+@pytest.mark.parametrize(("first", "values"), [(70_000, [0, 1, 2]), (65_533, [65_533, 65_534, 65_535])])
+def test_ids_that_no_png_holds_get_a_table(tmp_path: Path, first: int, values: list[int]) -> None:
+    classes = tuple(Category(first + i, f"class {i}", True, (i, i, i)) for i in range(3))
+    folder = ResultFolder(tmp_path, Categories("large", classes), ("semantic",), {})
+    empty = PanopticMap(torch.zeros(2, 3, dtype=torch.int32), ())
+    folder.record(folder.write("x", "x.jpg", np.zeros((2, 3, 3), np.uint8), empty, np.array([[0, 1, 2]] * 2)))
+    assert tmp_path / "semantic.json" in folder.assemble()
+    written = np.asarray(Image.open(tmp_path / "semantic/x.png"))
+    np.testing.assert_array_equal(written, [values] * 2)
+    table = {row["value"]: row["id"] for row in json.loads((tmp_path / "semantic.json").read_text())}
+    assert [table[value] for value in written[0].tolist()] == [c.id for c in classes]
 
 
 def test_the_table_has_a_row_per_segment(written: Path) -> None:
