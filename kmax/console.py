@@ -48,7 +48,7 @@ def joined(*parts: str) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """`key=value` as Hydra's grammar takes it: the value in quotes where it has characters that mean something there."""
+    """`key=value` as Hydra's grammar takes it, in quotes where the value has characters that mean something there."""
     text = str(value)
     simple = re.fullmatch(r"[A-Za-z0-9_./+@%\\-]+", text) and "\\" not in text
     if simple:

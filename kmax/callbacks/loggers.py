@@ -123,7 +123,9 @@ def earlier_rows(file: Path) -> list[dict[str, Any]]:
         number = next(n for n in itertools.count(1) if not file.with_name(f"metrics-odd-{n}.csv").exists())
         copy = file.with_name(f"metrics-odd-{number}.csv")
         shutil.copyfile(file, copy)
-        rank_zero_warn(f"{file} has rows that are none of a run's; it is kept as {copy.name}, and what can be read goes on.")
+        rank_zero_warn(
+            f"{file} has rows that are none of a run's: it is kept as {copy.name}; what can be read goes on."
+        )
     return good
 
 

@@ -19,9 +19,9 @@ class ResumeCheckpoint(Checkpoint):
     """Keep the last two states of a run in `folder`, as `last.ckpt` and `previous.ckpt`.
 
     A state is that after a whole optimizer step, with nothing accumulated. It is written every `every_n_steps` steps,
-    before each validation, at the end, and when a signal (`signals.NAMES`, or Ctrl-C) has reached any rank; in this last
-    case the job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with all of this
-    module's callbacks, computes exactly what it would have computed without the interruption.
+    before each validation, at the end, and when a signal (`signals.NAMES`, or Ctrl-C) has reached any rank; in this
+    last case the job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with
+    all of this module's callbacks, computes exactly what it would have computed without the interruption.
 
     Args:
         folder: of the run's checkpoints.
@@ -118,7 +118,11 @@ def _asked_to_stop(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
     (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
-    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False) if agreed is None else agreed
+    return (
+        trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
+        if agreed is None
+        else agreed
+    )
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -15,7 +15,6 @@ from kmax.config.quiet import quiet_libraries
 from kmax.config.sentences import sentence_of
 from kmax.strategy.slurm import check_multirun
 
-
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 

@@ -13,7 +13,7 @@ from kmax.console import override
 
 
 def grammar_mistake(arguments: Sequence[str]) -> str | None:
-    """A sentence about the first argument that cannot be read as `key=value`, with the way to write it; None if all can.
+    """A sentence about the first argument that cannot be read as `key=value`, and how to write it; None if all can.
 
     Hydra gives a meaning to `= , : ( ) [ ] { }`, quotes and spaces in values, and takes letters of other alphabets in
     quotes only.
@@ -42,8 +42,8 @@ def _sentence(parser: OverridesParser, argument: str) -> str:
     if _value(parser, written) != value:
         return f"{argument} is no option: {key!r} is not the name of one (see --help)."
     return (
-        f"{argument} cannot be read: in a value, = , : ( ) [ ] {{ }}, quotes, spaces and letters of other alphabets need "
-        f"quotes, for the shell and within it. Write {shlex.quote(written)}"
+        f"{argument} cannot be read: in a value, = , : ( ) [ ] {{ }}, quotes, spaces and letters of other alphabets "
+        f"need quotes, for the shell and within it. Write {shlex.quote(written)}"
     )
 
 

@@ -40,8 +40,8 @@ def _about_option(problem: str, key: str) -> str:
 
 def _unset(variable: str, key: str) -> str:
     return (
-        f"{key + ': ' if key else ''}the environment variable {variable} is not set: export {variable}=VALUE before the "
-        f"start, or write the value itself{f', {key}=VALUE' if key else ''}."
+        f"{key + ': ' if key else ''}the environment variable {variable} is not set: export {variable}=VALUE before "
+        f"the start, or write the value itself{f', {key}=VALUE' if key else ''}."
     )
 
 

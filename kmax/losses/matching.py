@@ -19,6 +19,7 @@ from kmax.structures import VOID, Target
 
 _EPS = 1e-5
 
+
 @dataclass(frozen=True)
 class Match:
     """Which query answers for which segment; carries no gradient.

@@ -152,8 +152,8 @@ class ResultFolder:
             image.save(path, **options)
 
     def _label_image(self, labels: np.ndarray) -> Image.Image:
-        """Dataset ids by pixel in an indexed PNG that wears the classes' colors; 16 bits of gray for ids over 255; places
-        in the table `semantic.json` where ids need more."""
+        """Dataset ids by pixel in an indexed PNG that wears the classes' colors; 16 bits of gray for ids over 255;
+        places in the table `semantic.json` where ids need more."""
         values = semantic_values(self.categories)
         if values.max() > 255:
             return Image.fromarray(values.astype(np.uint16)[labels])
@@ -207,7 +207,7 @@ class ResultFolder:
 
 
 def semantic_values(categories: Categories) -> np.ndarray:
-    """The value that stands for each class in a semantic PNG, (K,): its id, or its place where ids do not fit 16 bits."""
+    """The value of each class in a semantic PNG, (K,): its id, or its place where ids do not fit 16 bits."""
     ids = np.array(categories.ids)
     return ids if ids.min() >= 0 and ids.max() < 2**16 else np.arange(len(ids))
 

@@ -68,7 +68,10 @@ class SyncBatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             step = 1 / self.num_batches_tracked.to(mean.dtype) if step is None else step
         assert step is not None, "nothing is counted where a batch is seen again, with a momentum of 0"
-        for running, new in ((self.running_mean, mean), (self.running_var, variance * count / (count - 1).clamp(min=1))):
+        for running, new in (
+            (self.running_mean, mean),
+            (self.running_var, variance * count / (count - 1).clamp(min=1)),
+        ):
             running.add_((new - running) * step)
 
     def _check_input_dim(self, input: Tensor) -> None:

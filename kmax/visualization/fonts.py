@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import ImageFont, features
@@ -61,7 +61,7 @@ def _has(path: str, character: str) -> bool:
     return drawn.size != box.size or bytes(drawn) != bytes(box)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _probe(path: str) -> Font | None:
     try:
         return ImageFont.truetype(path, _PROBE) if path else ImageFont.load_default(_PROBE)

@@ -17,8 +17,8 @@ from kmax.config.grammar import grammar_mistake
 from kmax.config.sentences import sentence_of, unset_variable
 
 AWKWARD = [
-    "photos (1).jpg", "a=b.ckpt", "[x].png", "Bär.jpg", "x{1}.png", "it's.jpg", 'say "hi".jpg', "写真", "a b=c", "(", "]",
-    "a\\b (1)", "run: 1 [2]",
+    "photos (1).jpg", "a=b.ckpt", "[x].png", "Bär.jpg", "x{1}.png", "it's.jpg", 'say "hi".jpg', "写真", "a b=c", "(",
+    "]", "a\\b (1)", "run: 1 [2]",
 ]  # fmt: skip
 
 

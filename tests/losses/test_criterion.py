@@ -139,7 +139,9 @@ def test_an_empty_image_takes_part_in_the_mean_over_the_batch() -> None:
     def first(tensor: Tensor) -> Tensor:
         return tensor[:1]
 
-    alone = criterion(Output((Prediction(*map(first, output.predictions[0])),), first(leaves(output)[-1])), targets[:1]).by_name()
+    alone = criterion(
+        Output((Prediction(*map(first, output.predictions[0])),), first(leaves(output)[-1])), targets[:1]
+    ).by_name()
     both = criterion(output, [targets[0], empty]).by_name()
     for name in ("mask", "dice", "instance_discrimination", "semantic"):
         torch.testing.assert_close(both[name], alone[name] / 2)
@@ -187,7 +189,9 @@ def test_coarse_pixel_features_may_be_left_at_their_own_stride() -> None:
         gradients = []
         values = []
         for feature in (small, resized):
-            losses = Criterion(5, samples=10**4)(Output((first._replace(pixel_feature=feature), final)), targets).by_name()
+            losses = Criterion(5, samples=10**4)(
+                Output((first._replace(pixel_feature=feature), final)), targets
+            ).by_name()
             value = losses["instance_discrimination_0"]
             gradients.append(torch.autograd.grad(value, small, retain_graph=True)[0])
             values.append(value)
