@@ -12,6 +12,7 @@ import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 from PIL import Image
 from rich import box
 from rich.console import Console
@@ -21,15 +22,19 @@ from torch.utils.data import Subset
 
 from kmax.callbacks import PredictionWriter, Progress
 from kmax.categories import Categories
-from kmax.config.build import build_datamodule, build_trainer, module_from_checkpoint
-from kmax.config.compose import command_line, register, resolve
-from kmax.config.evaluation import evaluation_config
+from kmax.config.build import build_datamodule, build_metrics, build_trainer
+from kmax.config.compose import command_line, read_options, register
+from kmax.config.evaluation import evaluation_options
 from kmax.config.explain import run_or_explain
 from kmax.config.folder import shown
+from kmax.config.options import EvaluateOptions
+from kmax.config.trained import load_trained
 from kmax.console import plain
 from kmax.data.datamodule import PanopticDataModule
 from kmax.files import replacing
 from kmax.metrics import Report
+from kmax.module import KMaXModule
+from kmax.options import to_plain
 from kmax.visualization import draw_bars, draw_confusion, legible_names
 
 register()
@@ -113,8 +118,6 @@ def save_charts(report: Report, name: str, categories: Categories, folder: Path)
 
 def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
     """Evaluate on the first `limit` images, however many devices share them."""
-    if limit < 1:
-        raise ValueError(f"limit={limit} leaves no image to evaluate: give at least 1.")
     make = datamodule.val
 
     def first() -> Any:
@@ -124,38 +127,41 @@ def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
     datamodule.val = first
 
 
-def evaluate(config: Any) -> float:
+def evaluate(config: DictConfig) -> float:
     """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent, or the
     first number measured if PQ is not."""
     output = Path(HydraConfig.get().runtime.output_dir)
-    merged = evaluation_config(resolve(config))
-    module = module_from_checkpoint(config.ckpt, merged)
-    progress = [Progress()] if merged["trainer"]["enable_progress_bar"] else []
-    writer = [PredictionWriter(output / "predictions")] if config.save_predictions else []
-    trainer = build_trainer(merged, callbacks=[*writer, *progress], logger=False, limit_val_batches=None)
-    datamodule = build_datamodule(merged)
-    if config.limit is not None:
-        use_first_images(datamodule, config.limit)
-    rank_zero_only(print)(f"checkpoint {plain(config.ckpt)} on {plain(merged['dataset']['name'])}", flush=True)
-    trainer.validate(module, datamodule, verbose=False)
+    wanted = read_options(EvaluateOptions, config)
+    trained = load_trained(wanted.ckpt)
+    options = evaluation_options(trained.options, wanted)
+    categories = trained.categories
+    module = KMaXModule(trained.model, categories, options.inference, metrics=build_metrics(options, categories))
+    writer = [PredictionWriter(output / "predictions")] if wanted.save_predictions else []
+    progress = [Progress()] if options.trainer.enable_progress_bar else []
+    trainer = build_trainer(options, callbacks=[*writer, *progress], logger=False)
+    datamodule = build_datamodule(options, categories)
+    if wanted.limit is not None:
+        use_first_images(datamodule, wanted.limit)
+    rank_zero_only(print)(f"checkpoint {plain(wanted.ckpt)} on {plain(options.dataset.name)}", flush=True)
+    trainer.validate(module.eval(), datamodule, verbose=False)
     report = module.result
     assert report is not None, "validation leaves a result behind"
     name = "pq" if "pq" in report.all else next(iter(report.all))
     if trainer.is_global_zero:
-        about = {"ckpt": config.ckpt, "dataset": merged["dataset"]["name"], "inference": merged["dataset"]["inference"]}
+        about = {"ckpt": wanted.ckpt, "dataset": options.dataset.name, "inference": to_plain(options.inference)}
         path = save(report, output, about)
-        save_charts(report, name, module.categories, output)
+        save_charts(report, name, categories, output)
         print_table(report)
         print(f"{title(name)} {cell(report.all[name])} · {shown(path)}")
     return float(report.all[name] or 0.0)
 
 
 @hydra.main(config_path="conf", config_name="evaluate", version_base="1.3")
-def main(config: Any) -> float:
+def main(config: DictConfig) -> float:
     """The command line: one checkpoint in, one number out."""
     return run_or_explain(evaluate, config)
 
 
 if __name__ == "__main__":
-    sys.argv = command_line(sys.argv)
+    sys.argv = command_line(sys.argv, "evaluate", __doc__ or "")
     main()

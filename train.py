@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from kmax.strategy.signals import STOP_SIGNALS
 
@@ -15,55 +14,54 @@ if __name__ == "__main__" and "SLURM_JOB_ID" in os.environ:
 import hydra
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 
 from kmax.callbacks import BestCheckpoint, checkpoint_to_resume
-from kmax.config.build import (
-    build_datamodule,
-    build_trainer,
-    categories_from_config,
-    initialize_from,
-    module_from_config,
-)
-from kmax.config.compose import command_line, in_sweep, register, resolve
+from kmax.config.build import build_datamodule, build_module, build_trainer
+from kmax.config.checks import plan_of
+from kmax.config.compose import command_line, in_sweep, register, run_options
 from kmax.config.explain import run_or_explain
 from kmax.config.story import end_lines, plan_line
+from kmax.config.trained import initialize_from
 from kmax.data.datamodule import PanopticDataModule
 from kmax.module import KMaXModule
-from kmax.strategy.batch_plan import batch_plan
+from kmax.options import to_plain
 from kmax.strategy.hardware import tune_model
 
 register()
 
 
-def train(config: Any) -> float:
+def train(config: DictConfig) -> float:
     """Fit, and return the metric that a sweep optimizes (`config.metric`), as the best checkpoint has it.
 
     A run whose folder holds checkpoints goes on from the newest one (`config.resume`).
     """
     STOP_SIGNALS.listen()
-    resolved = resolve(config)
-    resume = checkpoint_to_resume(resolved)
-    seed_everything(resolved["seed"], workers=True, verbose=False)
-    datamodule = build_datamodule(resolved)
-    fresh, weights = resume is None, resolved["init_from"]
-    module = module_from_config(resolved, categories_from_config(resolved), pretrained=fresh and weights is None)
+    options = run_options(config)
+    folder = options.callbacks.get("resume", {}).get("folder")
+    resume = checkpoint_to_resume(options.resume, folder, to_plain(options))
+    seed_everything(options.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(options)
+    fresh, weights = resume is None, options.init_from
+    module = build_module(options, pretrained=fresh and weights is None)
     if fresh and weights:
-        renewed = initialize_from(module, weights)
+        renewed = initialize_from(module, options, weights)
         if renewed:
-            rank_zero_only(print)(f"Other classes than in {weights}, initialised anew: {', '.join(renewed)}.")
-    tune_model(module.model, resolved["strategy"])
-    trainer = build_trainer(resolved)
+            rank_zero_only(print)(f"Other classes than in {weights}, initialized anew: {', '.join(renewed)}.")
+    tune_model(module.model, options.strategy)
+    trainer = build_trainer(options)
     say = rank_zero_only(print)
-    plan, every = batch_plan(resolved), resolved["trainer"]["val_every_steps"]
+    plan, every = plan_of(options.strategy, options.dataset.batch_size), options.trainer.val_every_steps
     parameters = sum(parameter.numel() for parameter in module.model.parameters())
     say(plan_line(plan, trainer.max_steps, min(every, trainer.max_steps), parameters), flush=True)
     if resume is not None:
         say(f"Going on from {resume}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
     metrics, step = best_metrics(trainer, module, datamodule)
-    folder = Path(config.callbacks.resume.folder).parent
-    say(*end_lines(folder, config.metric, metrics, step, following=not in_sweep()), sep="\n", flush=True)
-    return metrics[config.metric]
+    if folder is not None:
+        lines = end_lines(Path(folder).parent, options.metric, metrics, step, following=not in_sweep())
+        say(*lines, sep="\n", flush=True)
+    return metrics[options.metric]
 
 
 def best_metrics(
@@ -81,11 +79,11 @@ def best_metrics(
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(config: Any) -> float:
+def main(config: DictConfig) -> float:
     """The command line: one configuration in, one number out."""
     return run_or_explain(train, config)
 
 
 if __name__ == "__main__":
-    sys.argv = command_line(sys.argv)
+    sys.argv = command_line(sys.argv, "train", __doc__)
     main()

@@ -1,41 +1,41 @@
-"""Fills `<!-- options: … -->` in a page with a table of the options, taken from the schema of the configuration."""
+"""Fills `<!-- options: … -->` in a page with a table of the options, taken from the dataclasses that declare them."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from kmax.config import schema
+from kmax.config.options import TrainerOptions
+from kmax.config.schema import ROOTS
+from kmax.data.options import DatasetOptions
+from kmax.inference.options import InferenceOptions
+from kmax.losses.options import LossOptions
+from kmax.model.options import BackboneOptions, ModelOptions
+from kmax.optim.options import OptimizerOptions
+from kmax.options import describe
+from kmax.strategy.options import StrategyOptions
 
-SECTIONS = {
-    "backbone": schema.BackboneConfig,
-    "model": schema.ModelConfig,
-    "dataset": schema.DatasetConfig,
-    "inference": schema.InferenceConfig,
-    "loss": schema.LossConfig,
-    "optimizer": schema.OptimizerConfig,
-    "strategy": schema.StrategyConfig,
-    "trainer": schema.TrainerConfig,
+SECTIONS: dict[str, type] = {
+    "backbone": BackboneOptions,
+    "model": ModelOptions,
+    "dataset": DatasetOptions,
+    "inference": InferenceOptions,
+    "loss": LossOptions,
+    "optimizer": OptimizerOptions,
+    "strategy": StrategyOptions,
+    "trainer": TrainerOptions,
 }
 
 
-def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
-    return re.sub(r"\b\w+\.", "", text).replace("|", "or")
-
-
-def _default(field: Any) -> str:
-    value = field.default_factory() if field.default_factory is not MISSING else field.default
-    if value == "???":
-        return "*set by the recipe*"
-    return "" if is_dataclass(value) else f"`{'null' if value is None else value}`"
-
-
-def table(section: str) -> str:
-    """A Markdown table: option, type, default."""
-    rows = [f"| `{section}.{f.name}` | {_type(f.type)} | {_default(f)} |" for f in fields(SECTIONS[section])]
-    return "\n".join(["| option | type | default |", "| --- | --- | --- |", *rows])
+def table(name: str) -> str:
+    """A Markdown table of a section's options, or of a program's: option, default, choices, meaning."""
+    kind, prefix = (SECTIONS[name], f"{name}.") if name in SECTIONS else (ROOTS[name], "")
+    rows = [
+        f"| `{found.name}` | {f'`{found.default}`' if found.default else '*set by the recipe*'} "
+        f"| {found.choices or found.kind} | {found.meaning} |"
+        for found in describe(kind, prefix)
+    ]
+    return "\n".join(["| option | default | values | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

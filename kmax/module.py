@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -12,15 +12,14 @@ from torch import Tensor
 from kmax.categories import Categories
 from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions
-from kmax.inference.passes import Logits, predict, segment
+from kmax.inference.passes import Logits, predict, run_network, segment
 from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion
 from kmax.metrics import MetricSuite, Report
 from kmax.model import KMaXDeepLab
 from kmax.optim import follow_options, parameter_groups, warmup_poly
+from kmax.optim.options import OptimizerOptions
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
-
-__all__ = ["KMaXModule", "ValidationOutput", "normalize"]
 
 
 class ValidationOutput(NamedTuple):
@@ -37,35 +36,36 @@ class ValidationOutput(NamedTuple):
 
 
 class KMaXModule(LightningModule):
-    """A k-means mask transformer in training.
+    """A k-means mask transformer in training and validation.
 
     Args:
-        model, criterion: the network and its losses.
+        model: the network.
         categories: the classes, kept in the checkpoint.
-        optimizer: `lr`, `weight_decay`, `backbone_multiplier`, `steps`, `warmup_steps`, `fused`.
-        thresholds: post-processing and test-time options in validation.
+        inference: thresholds and test-time options of validation.
+        criterion: the losses; only training needs them.
+        optimizer: the optimizer's options; only training needs them.
         metrics: what validation measures; default panoptic quality.
-        config: the resolved configuration, kept in the checkpoint and read by nothing in here.
+        config: all options of the run as plain containers, kept in the checkpoint and read by nothing in here.
     """
 
     def __init__(
         self,
         model: KMaXDeepLab,
-        criterion: Criterion,
         categories: Categories,
-        optimizer: Mapping[str, Any],
-        thresholds: InferenceOptions,
-        config: Mapping[str, Any] | None = None,
+        inference: InferenceOptions,
+        criterion: Criterion | None = None,
+        optimizer: OptimizerOptions | None = None,
         metrics: MetricSuite | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.criterion = criterion
         self.categories = categories
-        self.recipe = dict(optimizer)
-        self.thresholds = thresholds
-        self.config = dict(config or {})
+        self.inference = inference
+        self.criterion = criterion
+        self.optimizer_options = optimizer
         self.metrics = metrics or MetricSuite(["pq"], categories)
+        self.config = dict(config or {})
         self.result: Report | None = None
 
     def forward(self, batch: Batch) -> Output:
@@ -73,6 +73,7 @@ class KMaXModule(LightningModule):
         return self.model(normalize(batch.images, batch.valid))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
+        assert self.criterion is not None, "training needs losses"
         losses = self.criterion(self(batch), batch.targets)
         size = len(batch.targets)
         total = losses.total
@@ -81,27 +82,26 @@ class KMaXModule(LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:  # type: ignore[override]
-        metrics = self.metrics
-        segmentations, clusters = [], []
+        metrics, segmentations, clusters = self.metrics, [], []
         for logits in self._logits(batch):
             segmentations.append(
                 segment(
-                    logits, self.categories.is_thing, self.thresholds, metrics.needs_semantic, metrics.needs_instances
+                    logits, self.categories.is_thing, self.inference, metrics.needs_semantic, metrics.needs_instances
                 )
             )
             rows, columns = content_cells(logits.sizes, logits.mask_logits.shape[1:])
-            clusters.append(logits.mask_logits[:, :rows, :columns].argmax(0))
+            clusters.append(logits.mask_logits[:, :rows, :columns].argmax(0))  # (N, h, w) → (h, w)
         metrics.update(segmentations, batch.samples)
         return ValidationOutput(tuple(segmentations), tuple(clusters))
 
     def _logits(self, batch: Batch) -> Iterator[Logits]:
         """The logits of each image: of the padded batch in one pass, or image by image with test-time options."""
         size = (batch.images.shape[-2], batch.images.shape[-1])
-        if not self.thresholds.plain:
+        if not self.inference.plain:
             for sample in batch.samples:
-                yield predict(self.model, sample.image, size, self.thresholds, self.device)
+                yield predict(self.model, sample.image, size, self.inference, self.device)
             return
-        final = self.model(normalize(batch.images, batch.valid), coarse=False).predictions[-1]
+        final = run_network(self.model, batch.images, batch.valid)[-1]
         for classes, masks, sample in zip(final.class_logits, final.mask_logits, batch.samples, strict=True):
             yield Logits(classes, masks, Sizes.fit(size, sample.segment_map.shape))
 
@@ -116,24 +116,26 @@ class KMaXModule(LightningModule):
         self.log_dict({k: v for k, v in logged.items() if not k.endswith(counts)}, rank_zero_only=False)
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
-        fused = recipe["fused"]
+        options = self.optimizer_options
+        assert options is not None, "training needs an optimizer"
+        groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
+        fused = options.fused
         if fused is None:
-            fused = self.device.type in ("cpu", "cuda") and not recipe.get("clip_norm")
-        optimizer = torch.optim.AdamW(groups, lr=recipe["lr"], fused=fused or None)
+            fused = self.device.type in ("cpu", "cuda") and not options.clip_norm
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_poly(step, recipe["steps"], recipe["warmup_steps"])
+            optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
         """What a checkpoint has brought back follows the options of this run."""
+        options = self.optimizer_options
         optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimizer, torch.optim.Optimizer), "there is one"
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "there is one"
-        recipe = self.recipe
-        groups = parameter_groups(self.model, recipe["lr"], recipe["weight_decay"], recipe["backbone_multiplier"])
+        assert options is not None, "training needs an optimizer"
+        groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
         follow_options(optimizer, schedule, groups, optimizer.defaults["fused"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

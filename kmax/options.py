@@ -142,6 +142,8 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
         return dict(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is bool and isinstance(value, str) and value.lower() in _TRUTH:
+        return _TRUTH[value.lower()]
     exact = hint in (int, float) and isinstance(value, bool)
     if isinstance(hint, type) and isinstance(value, hint) and not exact:
         return value
@@ -173,6 +175,7 @@ def _converted_sequence(origin: type, arguments: tuple[Any, ...], value: Sequenc
     return origin(_converted(kind, item, name) for kind, item in zip(kinds, value, strict=True))
 
 
+_TRUTH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}  # as OmegaConf reads them
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
@@ -223,3 +226,12 @@ def _range_in_words(limits: Mapping[str, Any]) -> str:
         if limits.get(name) is not None
     ]
     return ", ".join(words)
+
+
+def to_plain(options: Any) -> Any:
+    """Options, and containers of them, as dicts, lists and numbers: the inverse of `build_options`."""
+    if is_dataclass(options):
+        return {declared.name: to_plain(getattr(options, declared.name)) for declared in fields(options)}
+    if isinstance(options, Mapping):
+        return {name: to_plain(value) for name, value in options.items()}
+    return [to_plain(value) for value in options] if isinstance(options, (list, tuple)) else options

@@ -28,7 +28,8 @@ from torch import Tensor
 from kmax import build_model
 from kmax.data import CocoPanoptic
 from kmax.data.loader import single_threaded
-from kmax.data.training import Augmentation, TrainingSet
+from kmax.data.options import DatasetOptions
+from kmax.data.training import TrainingSet
 from kmax.geometry import Sizes
 from kmax.inference.options import Thresholds
 from kmax.inference.postprocess import panoptic
@@ -143,7 +144,9 @@ def training_input(size: int = 1281, draws: int = 100) -> Benchmark:
     root = Path(os.environ.get("KMAX_SAMPLE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "coco128"
     folder = root / "annotations" / "panoptic_train2017"
     dataset = CocoPanoptic(root / "train2017", folder, folder.with_suffix(".json"))
-    training = TrainingSet(dataset, Augmentation((size, size), (0.2, 2.0), min_labelled_pixels=4096), seed=0)
+    training = TrainingSet(
+        dataset, DatasetOptions(size=(size, size), scale=(0.2, 2.0)), seed=0, min_labelled_pixels=4096
+    )
     files = [file.read_bytes() for file in sorted((root / "train2017").iterdir())[:draws]]
     single_threaded()
 

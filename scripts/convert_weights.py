@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +27,13 @@ from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_checkpoint
 from kmax.checkpoint.recognize import Recognized, recognize
-from kmax.config.build import model_from_config
-from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.build import model_from_options
+from kmax.config.compose import compose_config, conf_dir, run_options
 from kmax.config.explain import run_or_explain
+from kmax.config.options import TrainOptions
 from kmax.files import replacing
+from kmax.model.options import ModelOptions
+from kmax.options import build_options, to_plain
 
 PREFIX = "model."
 """What our module's names begin with; the rest are the model's own."""
@@ -50,22 +53,22 @@ def convert(
         FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
     """
     recognized = recognize(read_entries(source), categories)
-    config = configuration(recognized)
+    options = nearest_options(recognized)
     if size:
-        config["dataset"]["size"] = list(size)
+        options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
     with torch.device("meta"):
-        own = model_from_config(config, recognized.categories.num_classes, pretrained=False).state_dict()
+        own = model_from_options(options.backbone, options.model, recognized.categories.num_classes).state_dict()
     problem = misfit(own, recognized.state)
     if problem:
         raise ValueError(f"{source} looks like {recognized}, but does not fit it: {problem}. Is the file mixed up?")
     state = {PREFIX + name: value.to(own[name].dtype) for name, value in recognized.state.items()}
-    carried = {CONFIG_KEY: config, CATEGORIES_KEY: recognized.categories.to_dict()}
+    carried = {CONFIG_KEY: to_plain(options), CATEGORIES_KEY: recognized.categories.to_dict()}
     write_checkpoint(target, {"state_dict": state, **carried})
     return recognized
 
 
-def configuration(recognized: Recognized) -> dict[str, Any]:
-    """The resolved configuration of the nearest experiment, with the model that the weights tell."""
+def nearest_options(recognized: Recognized) -> TrainOptions:
+    """The options of the nearest experiment, with the model that the weights tell."""
     dataset = recognized.categories.name
     overrides = ["backbone.pretrained=false", "~callbacks", "logger=none"]
     if dataset not in DATASETS:
@@ -75,11 +78,13 @@ def configuration(recognized: Recognized) -> dict[str, Any]:
     exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
     if not exists:
         overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
-    config = resolve(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
-    config["model"].update(recognized.model)
-    if _fine_stem(recognized):
-        config["dataset"]["target_stride"] = 2
-    return config
+    options = run_options(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
+    stride = 2 if _fine_stem(recognized) else options.dataset.target_stride
+    return replace(
+        options,
+        model=build_options(ModelOptions, {**to_plain(options.model), **recognized.model}, "model."),
+        dataset=replace(options.dataset, target_stride=stride),
+    )
 
 
 def _fine_stem(recognized: Recognized) -> bool:

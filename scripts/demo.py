@@ -15,10 +15,12 @@ from typing import Any
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 from PIL import Image
 
-from kmax.config.compose import command_line, register, resolve
+from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
+from kmax.config.options import DemoOptions
 from kmax.data import ShapesDataset
 from kmax.images import open_image
 from kmax.predict.predictor import Predictor, RawPrediction
@@ -136,7 +138,7 @@ def picture(meaning: str, name: str, height: int | None = None) -> Any:
 
 def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
     """The page: what goes in and the thresholds on the left, results in two tabs on the right."""
-    base, num_queries = demo.predictor.thresholds, demo.predictor.module.model.transformer_decoder.centres.shape[1]
+    base, num_queries = demo.predictor.inference, demo.predictor.model.transformer_decoder.centres.shape[1]
     paths = demo.save(examples)
     with gr.Blocks(title="kMaX-DeepLab", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         gr.Markdown("## Panoptic segmentation with k-means mask transformers")
@@ -224,22 +226,22 @@ def example_images(predictor: Predictor, folder: str | None, count: int = 6) -> 
     return [shapes[number].image for number in range(count)]
 
 
-def start_demo(config: Any, block: bool = True) -> tuple[Any, str]:
+def start_demo(config: DictConfig, block: bool = True) -> tuple[Any, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
-    plain = resolve(config)
+    options = read_options(DemoOptions, config)
     if gr is None:
         raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
-    if not Path(plain["ckpt"]).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {plain['ckpt']}: run `make demo` once, or give ckpt=PATH.")
-    predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"])
-    demo = Demo(predictor, plain["max_megapixels"])
+    if not Path(options.ckpt).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH.")
+    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size)
+    demo = Demo(predictor, options.max_megapixels)
     os.environ["GRADIO_TEMP_DIR"] = demo.folder.name
-    app = build_app(demo, example_images(predictor, plain["examples"]))
+    app = build_app(demo, example_images(predictor, options.examples))
     try:
         _, address, _ = app.launch(
-            server_name=plain["host"],
-            server_port=plain["port"],
-            max_file_size=f"{plain['max_upload_mb']}mb",
+            server_name=options.host,
+            server_port=options.port,
+            max_file_size=f"{options.max_upload_mb}mb",
             share=False,
             ssr_mode=False,
             quiet=True,
@@ -247,19 +249,19 @@ def start_demo(config: Any, block: bool = True) -> tuple[Any, str]:
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise ValueError(f"port={plain['port']} cannot be used ({error}): choose another, or port=null.") from error
-    print(f"The demo of {plain['ckpt']} is at {address} (Ctrl-C ends it)", flush=True)
+        raise ValueError(f"port={options.port} cannot be used ({error}): choose another, or port=null.") from error
+    print(f"The demo of {options.ckpt} is at {address} (Ctrl-C ends it)", flush=True)
     if block:
         app.block_thread()
     return app, address
 
 
 @hydra.main(config_path="../conf", config_name="demo", version_base="1.3")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
     """The command line: a checkpoint in, a page out."""
     run_or_explain(start_demo, config)
 
 
 if __name__ == "__main__":
-    sys.argv = command_line(sys.argv)
+    sys.argv = command_line(sys.argv, "demo", __doc__ or "")
     main()

@@ -17,15 +17,16 @@ from __future__ import annotations
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 from PIL import Image
 
-from kmax.config.build import module_from_checkpoint
-from kmax.config.compose import command_line, register, resolve
+from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
+from kmax.config.options import ExportOptions
+from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.predict.export import FORMATS, export_model
 
@@ -50,34 +51,30 @@ def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
         raise ValueError(f"A picture in {folder} cannot be read: {error}.") from error
 
 
-def export(config: Any) -> Path:
+def export(config: DictConfig) -> Path:
     """Export as the configuration says, print what was compared, and return the file's path."""
-    options = resolve(config)
-    if options["count"] < 1:
-        raise ValueError(f"count={options['count']} must be at least 1: an export is always compared with eager.")
-    module = module_from_checkpoint(options["ckpt"])
-    height, width = options["size"] or module.config["dataset"]["size"]
-    suffix = FORMATS.get(options["format"], "")
-    path = Path(options["output"] or Path(options["ckpt"]).with_suffix(suffix))
-    pictures = read_pictures(options["pictures"], options["count"])
-    parity = export_model(
-        module, path, options["format"], (height, width), options["batch"], pictures, options["tolerance"]
-    )
+    options = read_options(ExportOptions, config)
+    trained = load_trained(options.ckpt)
+    height, width = options.size or trained.options.dataset.size
+    suffix = FORMATS.get(options.format, "")
+    path = Path(options.output or Path(options.ckpt).with_suffix(suffix))
+    pictures = read_pictures(options.pictures, options.count)
+    parity = export_model(trained, path, options.format, (height, width), options.batch, pictures, options.tolerance)
     print(
         f"parity with eager on {parity.pictures} pictures · largest deviation {parity.deviation:.1e} · identical "
         f"panoptic maps {parity.identical}/{parity.pictures} ({parity.differing_pixels} pixels differ)\n"
         + (f"{parity.beyond} beyond the tolerance: see docs/deployment.md on ties\n" if parity.beyond else "")
-        + f"input {height}×{width}, batch {options['batch']} · {path} · {path.stat().st_size / 2**20:.1f} MiB"
+        + f"input {height}×{width}, batch {options.batch} · {path} · {path.stat().st_size / 2**20:.1f} MiB"
     )
     return path
 
 
 @hydra.main(config_path="../conf", config_name="export", version_base="1.3")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
     """The command line: one checkpoint in, one file out."""
     run_or_explain(export, config)
 
 
 if __name__ == "__main__":
-    sys.argv = command_line(sys.argv)
+    sys.argv = command_line(sys.argv, "export", __doc__ or "")
     main()

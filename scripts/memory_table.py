@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,8 +27,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from kmax.categories import load_categories
-from kmax.config.build import model_from_config
-from kmax.config.compose import compose_config, resolve
+from kmax.config.build import model_from_options
+from kmax.config.compose import compose_config, run_options
+from kmax.config.options import TrainOptions
 from kmax.losses import Criterion
 from kmax.strategy.fake import to_fake
 from kmax.structures import Output, Prediction, Target
@@ -88,15 +89,15 @@ class Kept:
         return sum(storage.nbytes() for storage in self._storages.values())
 
 
-def measure(config: dict[str, Any], size: tuple[int, int]) -> Cost:
+def measure(options: TrainOptions, size: tuple[int, int]) -> Cost:
     """What one image of `size` costs a model in training.
 
     Args:
-        config: resolved, of an experiment.
+        options: of an experiment.
     """
-    classes = load_categories(config["dataset"]["categories"]).num_classes
+    classes = load_categories(options.dataset.categories).num_classes
     with torch.device("meta"):
-        model = model_from_config(config, classes, pretrained=False).train()
+        model = model_from_options(replace(options.backbone, pretrained=False), options.model, classes).train()
     parameters = sum(p.numel() for p in model.parameters())
     with FakeTensorMode(), FlopCounterMode(display=False) as flops:
         to_fake(model)
@@ -104,10 +105,10 @@ def measure(config: dict[str, Any], size: tuple[int, int]) -> Cost:
             output = model(torch.empty(BATCH, 3, *size))
     # Autocast's copies of the weights are kept too, once for all images; they count with the parameters.
     forward = (kept.bytes - 2 * parameters) // BATCH
-    return Cost(parameters, forward + loss_bytes(config, output, classes), flops.get_total_flops() // BATCH)
+    return Cost(parameters, forward + loss_bytes(options, output, classes), flops.get_total_flops() // BATCH)
 
 
-def loss_bytes(config: dict[str, Any], output: Output, classes: int) -> int:
+def loss_bytes(options: TrainOptions, output: Output, classes: int) -> int:
     """What the losses of one image keep, with random predictions of the shapes of `output` and ten segments."""
 
     def random(tensor: Tensor) -> Tensor:
@@ -121,26 +122,26 @@ def loss_bytes(config: dict[str, Any], output: Output, classes: int) -> int:
     target = Target(rows[:, None].expand(height, width).contiguous(), torch.arange(10) % classes)
     given = [part for prediction in predictions for part in prediction]
     with Kept([*given, *([] if semantic is None else [semantic])]) as kept:
-        losses = Criterion(classes, **config["loss"])(Output(predictions, semantic), [target])
+        losses = Criterion(classes, options.loss)(Output(predictions, semantic), [target])
     assert all(torch.isfinite(loss) for loss in losses.by_name().values())
     return kept.bytes
 
 
-def experiment_config(name: str) -> dict[str, Any]:
-    """The resolved configuration of an experiment, without what needs a running job."""
+def experiment_options(name: str) -> TrainOptions:
+    """The options of an experiment, without what needs a running job."""
     config = compose_config(name)
     del config.callbacks, config.logger
-    return resolve(config)
+    return run_options(config)
 
 
 def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -> list[str]:
     """The Markdown table of memory."""
     lines = ["| experiment | crop | parameters | fixed | per image | images on 16 GB · 32 GB |", "| --- " * 6 + "|"]
     for name in names:
-        config = experiment_config(name)
-        own = tuple(config["dataset"]["size"])
+        options = experiment_options(name)
+        own = options.dataset.size
         for crop in crops or ([own] if name.startswith("cityscapes") else [(641, 641), own]):
-            cost = measure(config, crop)
+            cost = measure(options, crop)
             fits = " · ".join(str(cost.images(memory * GIB)) for memory in (16, 32))
             lines.append(
                 f"| `{name}` | {crop[0]}×{crop[1]} | {cost.parameters / 1e6:.1f} M | {cost.memory(0) / GIB:.1f} GiB "
@@ -168,9 +169,9 @@ def hour_rows(names: Sequence[str]) -> list[str]:
 
 def _work(name: str) -> tuple[float, int]:
     """(FLOPs of all forward passes, images) of a recipe."""
-    config = experiment_config(name)
-    images = config["dataset"]["batch_size"] * config["optimizer"]["steps"]
-    return measure(config, tuple(config["dataset"]["size"])).flops * images, images
+    options = experiment_options(name)
+    images = options.dataset.batch_size * options.optimizer.steps
+    return measure(options, options.dataset.size).flops * images, images
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,8 +19,8 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from kmax.categories import load_categories
-from kmax.config.build import model_from_config
-from kmax.config.compose import compose_config, conf_dir, resolve
+from kmax.config.build import model_from_options
+from kmax.config.compose import compose_config, conf_dir, run_options
 from kmax.config.explain import run_or_explain
 
 DATASETS = ("coco", "cityscapes", "ade20k")
@@ -43,10 +43,13 @@ def cost(experiment: str, family: str | None = None, size: Sequence[int] | None 
         size: (H, W) instead of the dataset's.
     """
     overrides = [f"model.family={family}"] if family else []
-    config = resolve(compose_config(experiment, "~callbacks", "logger=none", *overrides))
-    height, width = size or config["dataset"]["size"]
+    options = run_options(
+        compose_config(experiment, "~callbacks", "logger=none", "backbone.pretrained=false", *overrides)
+    )
+    height, width = size or options.dataset.size
     with torch.device("meta"):
-        model = model_from_config(config, load_categories(config["dataset"]["categories"]).num_classes, False).eval()
+        classes = load_categories(options.dataset.categories).num_classes
+        model = model_from_options(options.backbone, options.model, classes).eval()
         images = torch.empty(1, 3, height, width)
     model.semantic_head = None
     model.requires_grad_(False)

@@ -20,9 +20,11 @@ from typing import Any
 
 import hydra
 import numpy as np
+from omegaconf import DictConfig
 
-from kmax.config.compose import command_line, register, resolve
+from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
+from kmax.config.options import PredictOptions
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
@@ -42,17 +44,17 @@ def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundErr
 
 
 def predictions(
-    predictor: Predictor, stream: Iterator[Frame], config: dict[str, Any]
+    predictor: Predictor, stream: Iterator[Frame], options: PredictOptions
 ) -> Iterator[tuple[Frame, np.ndarray | None, Result | str]]:
     """Frame, image and result in turn; for a frame that cannot be read None and the reason.
 
     Only a batch of images, and as many as there are workers, are in memory at a time.
     """
-    wanted = ["panoptic", *(name for name in ("semantic", "instances") if name in config["outputs"])]
-    loaded = ordered_map(load, stream, config["num_workers"])
-    while batch := list(islice(loaded, config["batch_size"])):
+    wanted = ["panoptic", *(name for name in ("semantic", "instances") if name in options.outputs)]
+    loaded = ordered_map(load, stream, options.num_workers)
+    while batch := list(islice(loaded, options.batch_size)):
         good = [(frame, image) for frame, image in batch if isinstance(image, np.ndarray)]
-        results = predictor.batch([image for _, image in good], wanted, top=config["top_instances"])
+        results = predictor.batch([image for _, image in good], wanted, top=options.top_instances)
         yield from ((frame, None, str(error)) for frame, error in batch if not isinstance(error, np.ndarray))
         yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
 
@@ -67,18 +69,18 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
     return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
 
 
-def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any]) -> list[str]:
+def run(predictor: Predictor, folder: ResultFolder, options: PredictOptions) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
-    sources, done = find_sources(config["input"]), folder.records.done
+    sources, done = find_sources(options.input), folder.records.done
     total = count_frames(sources)
     total = None if total is None else max(0, total - len(done))
     stream = frames(sources, done)
-    if config["limit"] is not None:
-        stream, total = islice(stream, config["limit"]), min(config["limit"], total or config["limit"])
+    if options.limit is not None:
+        stream, total = islice(stream, options.limit), min(options.limit, total or options.limit)
     failed: list[str] = []
     with ImageProgress(total) as progress:
-        items = predictions(predictor, stream, config)
-        for frame, record in ordered_map(partial(save, folder), items, config["num_workers"]):
+        items = predictions(predictor, stream, options)
+        for frame, record in ordered_map(partial(save, folder), items, options.num_workers):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
                 failed.append(record)
@@ -89,31 +91,27 @@ def run(predictor: Predictor, folder: ResultFolder, config: dict[str, Any]) -> l
     return failed
 
 
-def predict(config: Any) -> int:
+def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
-    plain = resolve(config)
-    for name, least in (("batch_size", 1), ("num_workers", 0), ("top_instances", 1)):
-        if plain[name] < least:
-            raise ValueError(f"{name}={plain[name]} must be at least {least}.")
-    find_sources(plain["input"])  # before the model is built: a misspelt path should fail at once
-    thresholds = {name: value for name, value in plain["inference"].items() if value is not None}
-    predictor = Predictor.from_checkpoint(plain["ckpt"], plain["device"], plain["size"], thresholds)
+    options = read_options(PredictOptions, config)
+    find_sources(options.input)  # before the model is built: a misspelt path should fail at once
+    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size, options.inference)
     folder = ResultFolder(
-        plain["output"] or default_output(plain["input"]),
+        options.output or default_output(options.input),
         predictor.categories,
-        plain["outputs"],
-        settings(plain, predictor),
-        plain["overwrite"],
+        options.outputs,
+        settings(options, predictor),
+        options.overwrite,
     )
     print(f"results · {folder.folder}", flush=True)
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, plain)
+        failed = run(predictor, folder, options)
     except KeyboardInterrupt:
         print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
-    made = folder.assemble() + videos(folder, find_sources(plain["input"]))
+    made = folder.assemble() + videos(folder, find_sources(options.input))
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
@@ -130,15 +128,15 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     return [path for path in made if path is not None]
 
 
-def settings(config: dict[str, Any], predictor: Predictor) -> dict[str, Any]:
+def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
     """What results depend on: only a run with the same continues a folder."""
-    file = Path(config["ckpt"]).resolve()
+    file = Path(options.ckpt).resolve()
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
-        "input": config["input"],
+        "input": options.input,
         "size": predictor.size,
-        **{f"inference.{name}": value for name, value in asdict(predictor.thresholds).items()},
-        "top_instances": config["top_instances"],
+        **{f"inference.{name}": value for name, value in asdict(predictor.inference).items()},
+        "top_instances": options.top_instances,
     }
 
 
@@ -150,11 +148,11 @@ def default_output(what: Any) -> Path:
 
 
 @hydra.main(config_path="../conf", config_name="predict", version_base="1.3")
-def main(config: Any) -> None:
+def main(config: DictConfig) -> None:
     """The command line: files in, predictions out."""
     sys.exit(run_or_explain(predict, config))
 
 
 if __name__ == "__main__":
-    sys.argv = command_line(sys.argv)
+    sys.argv = command_line(sys.argv, "predict", __doc__ or "")
     main()

@@ -10,6 +10,7 @@ import torch
 
 from kmax.checkpoint.detectron2 import to_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model.options import ModelOptions
 
 SMALL: dict[str, Any] = {
     "num_queries": 12,
@@ -28,7 +29,7 @@ SMALL: dict[str, Any] = {
 def small_model(num_classes: int = 19, **options: Any) -> KMaXDeepLab:
     """A model of the Detectron2 family whose predictions differ from pixel to pixel."""
     torch.manual_seed(0)
-    model = KMaXDeepLab(build_backbone("resnet50"), num_classes, **{**SMALL, **options}).eval()
+    model = KMaXDeepLab(build_backbone("resnet50"), num_classes, ModelOptions(**{**SMALL, **options})).eval()
     for module in model.modules():
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)

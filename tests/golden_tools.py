@@ -13,6 +13,7 @@ import torch
 from kmax.categories import load_categories
 from kmax.checkpoint.detectron2 import load_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model.options import ModelOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -58,7 +59,7 @@ def model(name: str, device: str = "cpu", **options: Any) -> KMaXDeepLab:
     """The model of a published configuration, randomly initialised; on `meta` without memory."""
     backbone, num_classes, own = CONFIGURATIONS[name]
     with torch.device(device):
-        return KMaXDeepLab(build_backbone(backbone), num_classes, **{**own, **options})
+        return KMaXDeepLab(build_backbone(backbone), num_classes, ModelOptions(**{**own, **options}))
 
 
 def seeded_model(name: str, **options: Any) -> KMaXDeepLab:
@@ -100,4 +101,4 @@ def tensorflow_model(name: str, device: str = "cpu") -> KMaXDeepLab:
     backbone, dataset, own = TENSORFLOW[name]
     with torch.device(device):
         body = build_backbone(backbone, family="deeplab2")
-        return KMaXDeepLab(body, load_categories(dataset).num_classes, family="deeplab2", **own)
+        return KMaXDeepLab(body, load_categories(dataset).num_classes, ModelOptions(family="deeplab2", **own))

@@ -60,9 +60,9 @@ def folders(folder: Path) -> tuple[str, ...]:
 def run(folder: Path, *overrides: str, callbacks: Sequence[Callback] = ()) -> float:
     """Train into `folder`, with further callbacks; returns the metric."""
     config = compose_config(None, *OVERRIDES, *folders(folder), *overrides)
-    original = kmax.config.build._callbacks
+    original = kmax.config.build.build_callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kmax.config.build, "_callbacks", lambda config: [*original(config), *callbacks])
+        patch.setattr(kmax.config.build, "build_callbacks", lambda options: [*original(options), *callbacks])
         return train.train(config)
 
 

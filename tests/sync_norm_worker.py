@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.layers import BatchNormAct2d
-from torch import Tensor, nn
+from torch import nn
 
 from kmax.model.recompute import recompute
 from kmax.strategy.sync_norm import synchronize

@@ -83,7 +83,9 @@ def test_from_download_to_metric(
     arguments = ["--root", str(root), "--workers", "0"]
     assert run(dataset, parse(dataset, "", arguments)) == 0
     assert run(dataset, parse(dataset, "", [*arguments, "--check", "--subset"])) == 0
-    command("train.py", f"dataset={dataset}", f"dataset.root={root}", *SMALL, f"hydra.run.dir={folder}")
+    command(
+        "train.py", "experiment=null", f"dataset={dataset}", f"dataset.root={root}", *SMALL, f"hydra.run.dir={folder}"
+    )
     checkpoint = folder / "checkpoints" / "best.ckpt"
     assert read_checkpoint(checkpoint)["kmax_config"]["dataset"]["name"] == dataset
     moved = root.rename(tmp_path / "elsewhere")
@@ -97,7 +99,7 @@ def test_own_data_is_trained_on_and_fine_tuned(
 ) -> None:
     root = trees.coco_format(tmp_path / "data")
     options = (f"dataset.root={root}", f"init_from={tiny_checkpoint}", *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
-    command("train.py", "dataset=coco_format", *options)
+    command("train.py", "experiment=null", "dataset=coco_format", *options)
     said = capsys.readouterr().out
     assert "initialised anew: model.transformer_decoder.layers.0.predictor.class_logits, " in said
     carried = read_checkpoint(tmp_path / "run/checkpoints/best.ckpt")["kmax_categories"]

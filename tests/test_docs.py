@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from kmax.config import schema
+from kmax.model.options import ModelOptions
 
 
 def run(*command: str, cwd: Path = ROOT, **env: str) -> str:
@@ -30,7 +30,7 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     output = run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path), PYTHONPATH=str(ROOT))
     assert "WARNING" not in output
     options = (tmp_path / "configuration/index.html").read_text()
-    for field in fields(schema.ModelConfig):
+    for field in fields(ModelOptions):
         assert f"model.{field.name}" in options
     api = (tmp_path / "api/index.html").read_text()
     assert "Panoptic segmentation of one image." in api  # a docstring, rendered

@@ -49,7 +49,17 @@ def test_a_predictor_needs_nothing_but_the_checkpoint(tiny_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train.py", "dataset=coco", "dataset.root=/nowhere"], "/nowhere"),
+        (
+            [
+                "train.py",
+                "experiment=null",
+                "dataset=coco",
+                "optimizer.steps=1",
+                "trainer.val_every_steps=1",
+                "dataset.root=/nowhere",
+            ],
+            "/nowhere",
+        ),
         (["train.py", "experiment=no_such"], "no_such"),
         (["evaluate.py", "ckpt=/nowhere.ckpt"], "There is no checkpoint /nowhere.ckpt"),
     ],

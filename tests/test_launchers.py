@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import pickle
 import runpy
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from omegaconf import OmegaConf
 
 from conftest import ROOT, SMALL_RUN, run_python
 from kmax.callbacks.pruning import hopeless
-from kmax.config.compose import compose_config, conf_dir, register
-from kmax.config.schema import BackboneConfig, InferenceConfig, LossConfig, ModelConfig
+from kmax.config.compose import conf_dir, register, strategy_options
+from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import check_multirun, slurm_resources
 
 PLUGINS = {"slurm_v100": "hydra_submitit_launcher", "joblib_local": "hydra_joblib_launcher"}
@@ -45,7 +44,7 @@ def test_every_launcher_composes(launcher: str, strategy: str) -> None:
     config.hydra.sweep.dir = "sweep"
     settings = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     if launcher == "slurm_v100":
-        asked = slurm_resources(config.strategy)
+        asked = slurm_resources(strategy_options(config))
         assert (settings["nodes"], settings["tasks_per_node"]) == (asked.nodes, asked.tasks_per_node)
         assert settings["gpus_per_node"] == asked.gpus_per_node == (1 if strategy == "gpu" else 8)
         assert settings["name"] == "coco_resnet50"
@@ -83,14 +82,14 @@ def test_the_submission_command_asks_for_what_the_strategy_has() -> None:
 
 
 def test_a_sweep_that_would_repeat_itself_is_refused() -> None:
-    two = compose_config(None, "strategy=cpu", "strategy.devices=2", "strategy.strategy=ddp").strategy
+    two = StrategyOptions(accelerator="cpu", devices=2, strategy="ddp")
     for launcher in ("BasicLauncher", "JoblibLauncher"):
         with pytest.raises(ValueError, match=r"hydra/launcher=slurm_v100"):
             check_multirun(two, launcher, {})
     check_multirun(two, "SlurmLauncher", {})
     check_multirun(two, "BasicLauncher", {"LOCAL_RANK": "0"})
     check_multirun(two, "BasicLauncher", {"SLURM_NTASKS": "2"})
-    check_multirun(compose_config(None, "strategy=cpu").strategy, "BasicLauncher", {})
+    check_multirun(StrategyOptions(accelerator="cpu"), "BasicLauncher", {})
 
 
 def test_the_median_rule() -> None:
@@ -150,9 +149,3 @@ def test_jobs_side_by_side_have_workers_of_their_own(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert all((tmp_path / job / "checkpoints/best.ckpt").is_file() for job in ("0", "1"))
-
-
-def test_the_schema_travels_by_name() -> None:
-    cloudpickle = pytest.importorskip("cloudpickle")
-    for schema in (BackboneConfig, ModelConfig, InferenceConfig, LossConfig):
-        assert pickle.loads(cloudpickle.dumps(schema)) is schema

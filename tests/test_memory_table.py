@@ -27,8 +27,8 @@ def test_what_autograd_keeps_is_counted_once() -> None:
 
 
 def test_memory_and_flops_follow_the_pixels() -> None:
-    config = memory_table.experiment_config("shapes")
-    small, large = (memory_table.measure(config, (size, size)) for size in (129, 257))
+    options = memory_table.experiment_options("shapes")
+    small, large = (memory_table.measure(options, (size, size)) for size in (129, 257))
     assert small.parameters == large.parameters
     pixels = (257 / 129) ** 2
     assert large.flops / small.flops == pytest.approx(pixels, rel=0.15)

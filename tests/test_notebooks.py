@@ -10,7 +10,13 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["01_data_and_augmentation", "02_k_means_attention", "03_errors_and_metrics", "04_sweep_analysis"]
+NAMES = [
+    "01_data_and_augmentation",
+    "02_k_means_attention",
+    "03_errors_and_metrics",
+    "04_sweep_analysis",
+    "05_own_data",
+]
 
 
 def test_all_are_here() -> None:
@@ -33,6 +39,7 @@ def test_notebook_runs(file: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPat
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("KMAX_CKPT", str(tiny_run / "checkpoints/best.ckpt"))
     monkeypatch.setenv("KMAX_SWEEP", str(tiny_run))
+    monkeypatch.setenv("KMAX_STEPS", "2")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(file, as_version=4)
     place = {"metadata": {"path": str(ROOT)}}

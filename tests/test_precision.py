@@ -11,17 +11,16 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 import kmax.config.build
 import train
-from kmax.categories import load_categories
-from kmax.config.build import module_from_config
-from kmax.config.compose import compose_config, resolve
-from kmax.strategy.hardware import check_hardware
+from kmax.config.build import build_module, build_trainer
+from kmax.config.compose import compose_config, run_options
+from kmax.config.options import TrainOptions
+from kmax.model.options import BackboneOptions
 from kmax.structures import Batch, Target
 from small_run import OVERRIDES, one_thread, run
 
 
-def config(*overrides: str) -> dict:
-    composed = compose_config(None, *OVERRIDES, "~callbacks", "~logger", *overrides)
-    return resolve(composed)
+def options_of(*overrides: str) -> TrainOptions:
+    return run_options(compose_config(None, *OVERRIDES, "~callbacks", "~logger", *overrides))
 
 
 def batch(size: int, segments: int = 5) -> Batch:
@@ -46,8 +45,7 @@ COMPILES = pytest.mark.skipif(
 @pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
 def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str) -> None:
     torch.manual_seed(0)
-    settings = config(f"backbone.name={backbone}", "model.drop_path=0.0")
-    module = module_from_config(settings, load_categories("shapes"), pretrained=False)
+    module = build_module(options_of(f"backbone.name={backbone}", "model.drop_path=0.0"), pretrained=False)
     data = batch(65)
     with one_thread():
         with torch.autocast("cpu", precision):
@@ -90,9 +88,9 @@ def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytes
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     original = kmax.config.build.build_trainer
 
-    def build(settings: dict) -> object:
+    def build(options: TrainOptions) -> object:
         plugins = [kmax.config.build.AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]
-        return original(settings, plugins=plugins, precision=None)
+        return original(options, plugins=plugins, precision=None)
 
     monkeypatch.setattr(train, "build_trainer", build)
     with one_thread():
@@ -114,7 +112,7 @@ def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_what_would_silently_change_is_refused(overrides: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        check_hardware(config(*overrides))
+        build_trainer(options_of(*overrides))
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
@@ -122,8 +120,8 @@ def test_clipping_needs_unscaled_gradients(precision: str, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settings = [f"strategy.precision={precision}", "strategy=gpu", "optimizer.clip_norm=1", "optimizer.fused=true"]
     with pytest.raises(ValueError, match="fused=false"):
-        check_hardware(config(*settings))
-    check_hardware(config(*settings[:3]))
+        options_of(*settings)
+    options_of(*settings[:3])
 
 
 def test_checkpointing_computes_the_same() -> None:
@@ -132,7 +130,7 @@ def test_checkpointing_computes_the_same() -> None:
     results = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        backbone = build_backbone("resnet10t", checkpointing=checkpointing)
+        backbone = build_backbone(BackboneOptions("resnet10t", checkpointing=checkpointing))
         total = sum(feature.sum() for feature in backbone(torch.rand(2, 3, 65, 65)).values())
         total.backward()
         gradients = {f"{name} grad": p.grad for name, p in backbone.named_parameters() if p.grad is not None}

@@ -57,18 +57,18 @@ def rotate(folder: Path, new: Path) -> None:
     new.replace(last)
 
 
-def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
+def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Mapping[str, Any]) -> Path | None:
     """The checkpoint that a run goes on from, or None if it starts afresh.
 
     Args:
-        config: of the run; its `resume` is a path, `never`, or `auto` for the newest readable checkpoint in the folder
-            of the callback `ResumeCheckpoint`, which is named `resume` too.
+        wanted: a path, `never`, or `auto` for the newest readable checkpoint in `folder`.
+        folder: of the callback `ResumeCheckpoint`; None without one.
+        config: all options of the run as plain containers; those of `RECIPE` must be those of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: the path leads to no checkpoint; the folder holds the run of another recipe,
             or nothing but damaged checkpoints.
     """
-    wanted = config["resume"]
     if wanted in (None, "never"):
         return None
     if wanted != "auto":
@@ -77,7 +77,7 @@ def checkpoint_to_resume(config: Mapping[str, Any]) -> Path | None:
                 f"{wanted} holds weights only, no run to go on with: start from them by init_from={wanted}."
             )
         return Path(wanted)
-    folder, damaged = config["callbacks"].get("resume", {}).get("folder"), []
+    damaged: list[str] = []
     if folder is None:
         return None
     for path in (Path(folder) / name for name in (LAST, PREVIOUS)):

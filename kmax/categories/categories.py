@@ -110,9 +110,15 @@ def load_categories(name: str) -> Categories:
     return Categories.from_dict(json.loads(path.read_text()))
 
 
+CONVERTER = "scripts/prepare_own.py"
+
+
 def _from_file(path: Path) -> Categories:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no {path} to read classes from: check dataset.root and dataset.categories.")
+        raise FileNotFoundError(
+            f"There is no {path} to read classes from: check dataset.root and dataset.categories; annotations of other "
+            f"tools are converted with {CONVERTER}."
+        )
     entries = _categories_section(path)
     if entries is None:
         try:
@@ -121,7 +127,15 @@ def _from_file(path: Path) -> Categories:
             raise ValueError(f"{path} is not valid JSON ({error}): get the file again.") from error
         if isinstance(content, dict) and "classes" in content:
             return Categories.from_dict(content)
-        raise ValueError(f"{path} has neither categories (COCO's format) nor classes (as in kmax/categories).")
+        raise ValueError(
+            f"{path} has neither categories (COCO panoptic) nor classes (as in kmax/categories): annotations of "
+            f"other tools are converted with {CONVERTER}."
+        )
+    if any("isthing" not in entry for entry in entries):
+        raise ValueError(
+            f"{path} is no panoptic JSON, since a category lacks 'isthing' (in COCO instances all do): convert it with "
+            f"{CONVERTER}."
+        )
     classes = [{"color": default_color(n), **entry} for n, entry in enumerate(entries)]
     return Categories.from_dict({"name": path.stem, "classes": classes})
 

@@ -1,4 +1,4 @@
-"""From the command line to objects: composing the configuration, and the functions that build from it."""
+"""From the command line, or from Python, to options: composing the configuration with Hydra."""
 
 from __future__ import annotations
 
@@ -6,22 +6,31 @@ import os
 import sys
 import time
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.config.checks import check_run, plan_of
 from kmax.config.grammar import grammar_mistake
-from kmax.config.schema import DemoConfig, EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from kmax.config.help import help_text, wants_help
+from kmax.config.options import TrainOptions
+from kmax.config.schema import store_schemas
 from kmax.config.sentences import unset_variable
-from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
+from kmax.options import build_options
+from kmax.strategy.batch_plan import BatchPlan
+from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import slurm_resources
+
+T = TypeVar("T")
+SHAPES = ("shapes", "demo")
+"""Experiments on the built-in dataset, whose recipe suits no other."""
 
 
 def conf_dir() -> Path:
@@ -51,38 +60,62 @@ def run_name(*, _root_: Any) -> str:
     return f"{_root_.name}-{HydraConfig.get().job.num}" if in_sweep() else str(_root_.name)
 
 
+def _plan(key: str, *, _root_: Any) -> Any:
+    return getattr(_plan_of(_root_), key)
+
+
+def _slurm(key: str, *, _root_: Any) -> Any:
+    return getattr(slurm_resources(strategy_options(_root_)), key)
+
+
+def strategy_options(config: DictConfig) -> StrategyOptions:
+    """The section `strategy` of a composed configuration."""
+    return build_options(StrategyOptions, _plain(config.strategy), "strategy.")
+
+
+def _plan_of(config: DictConfig) -> BatchPlan:
+    return plan_of(strategy_options(config), int(config.dataset.batch_size))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+
+
 def register() -> None:
-    """Make the schema and the resolver known to Hydra; calling it again changes nothing."""
+    """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("plan", lambda key, *, _root_: getattr(batch_plan(_root_), key), replace=True)
-    OmegaConf.register_new_resolver(
-        "slurm", lambda key, *, _root_: getattr(slurm_resources(_root_.strategy), key), replace=True
-    )
+    OmegaConf.register_new_resolver("plan", _plan, replace=True)
+    OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=TrainConfig)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="predict_schema", node=PredictConfig)
-    store.store(name="export_schema", node=ExportConfig)
-    store.store(name="demo_schema", node=DemoConfig)
+    store_schemas()
 
 
-def command_line(arguments: list[str]) -> list[str]:
-    """The arguments as Hydra gets them: `--cfg job` lists the values themselves, not references to other values.
+def command_line(arguments: list[str], program: str = "train", description: str = "") -> list[str]:
+    """The arguments as Hydra gets them; with `--help` the program's options are printed, and it ends.
 
-    Arguments that cannot be read end the program with a sentence that says how to write them.
+    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out. Arguments
+    that cannot be read end the program with a sentence that says how to write them.
     """
+    if wants_help(arguments):
+        print(help_text(program, description, conf_dir()))
+        sys.exit(0)
     mistake = grammar_mistake(arguments[1:]) or unset_variable(arguments[1:])
     if mistake:
         print(f"error: {mistake}", file=sys.stderr)
         sys.exit(1)
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
-    listing = "--cfg job" in joined
-    return [*arguments, "--resolve"] if listing and "--resolve" not in arguments else arguments
+    listing = "--cfg job" in joined and "--resolve" not in arguments
+    return [*arguments[:1], *without_null_groups(arguments[1:]), *(["--resolve"] if listing else [])]
 
 
-def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> Any:
+def without_null_groups(overrides: Sequence[str]) -> list[str]:
+    """Overrides with `experiment=null` as Hydra can read it; groups that are left out by default need nothing."""
+    kept = [override for override in overrides if override not in ("sweep=null", "debug=null")]
+    return ["~experiment" if override == "experiment=null" else override for override in kept]
+
+
+def compose_config(experiment: str | None = None, *overrides: str, root: str = "train") -> DictConfig:
     """The configuration that `train.py experiment=… overrides…` would run with.
 
     Raises hydra's `ConfigCompositionException` (a `MissingConfigException` for an unknown experiment).
@@ -90,21 +123,50 @@ def compose_config(experiment: str | None = None, *overrides: str, root: str = "
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(root, [f"experiment={experiment}", *overrides] if experiment else list(overrides))
+        given = [f"experiment={experiment}", *overrides] if experiment else list(overrides)
+        return compose(root, without_null_groups(given))
 
 
-def resolve(config: Any) -> dict[str, Any]:
-    """The configuration as plain, resolved Python containers, as a checkpoint carries it, the batch rule applied.
+def read_options(kind: type[T], config: DictConfig) -> T:
+    """A composed configuration as options; every value and range is checked, and nothing is missing.
 
     Raises:
-        ValueError: a value is still missing, or the batch does not fit the devices; the message names it.
+        ValueError: a value is still missing, or cannot be; the message names it.
     """
     try:
         missing = sorted(OmegaConf.missing_keys(config))
     except InterpolationResolutionError:
-        batch_plan(config)  # a batch that does not fit says so itself, in one sentence
+        _plan_of(config)  # a batch that does not fit says so itself, in one sentence
         raise
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
-    plain = typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-    return apply_batch_rule(plain) if "plan" in plain else plain
+    return build_options(kind, _plain(config))
+
+
+def run_options(config: DictConfig) -> TrainOptions:
+    """The options of a training run: those of the configuration, checked against each other, the batch rule applied.
+
+    Raises:
+        ValueError: as `read_options`, or options that contradict each other.
+    """
+    check_mix()
+    return check_run(read_options(TrainOptions, config))
+
+
+def check_mix() -> None:
+    """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
+
+    Raises:
+        ValueError: the message names the experiments of that dataset.
+    """
+    if not HydraConfig.initialized():
+        return
+    choices = HydraConfig.get().runtime.choices
+    experiment, dataset = choices.get("experiment"), choices.get("dataset")
+    if experiment in SHAPES and dataset != "shapes":
+        files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
+        names = ", ".join(file.stem for file in files) or "coco_resnet50"
+        raise ValueError(
+            f"dataset={dataset} with experiment={experiment} would train on {dataset} by the recipe of the built-in "
+            f"shapes: choose an experiment, e.g. one of {names}, or experiment=null and every option yourself."
+        )

@@ -1,49 +1,62 @@
-"""The configuration of an evaluation: a checkpoint's, under what the command line says."""
+"""The options of an evaluation: a checkpoint's, under what the command line says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint
-from kmax.config.schema import DatasetConfig
+from kmax.config.options import EvaluateOptions, TrainOptions
+from kmax.options import OptionError, build_options, to_plain
 from kmax.strategy.batch_plan import num_devices
 
 
-def evaluation_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration a checkpoint was trained with, and its categories, under what evaluation says: its hardware,
-    batch size, metrics and whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below
-    move along.
+def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> TrainOptions:
+    """The options that a checkpoint was trained with, under what evaluation says: its hardware, batch size, metrics and
+    whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below move along.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint, or a key or value that its configuration does not take.
+        ValueError: a key or value that the checkpoint's configuration does not take.
     """
-    checkpoint = read_checkpoint(config["ckpt"])
-    trained, dataset = checkpoint[CONFIG_KEY], {k: v for k, v in config["dataset"].items() if v is not None}
-    inference = {**dataset.pop("inference", {}), **{k: v for k, v in config["inference"].items() if v is not None}}
-    merged = OmegaConf.structured(DatasetConfig)
-    for name, section, part in (
-        ("dataset", merged, _moved(trained["dataset"], dataset.get("root"))),
-        ("dataset", merged, dataset),
-        ("inference", merged.inference, inference),
-    ):
-        try:
-            section.merge_with(part)
-        except OmegaConfBaseException as error:
-            sentence = str(error).splitlines()[0].rstrip(".")
-            raise ValueError(f"evaluate.py: {name}: {sentence}. Known keys: {', '.join(section)}.") from error
-    strategy = {**config["strategy"], "val_batch_size_per_device": config["batch_size"], "batch_size_per_device": 1}
+    if "inference" in options.dataset:
+        raise ValueError("Thresholds and test-time options have their own section: write inference.… instead.")
+    moved = _moved(to_plain(trained.dataset), options.dataset.get("root"))
+    strategy = replace(
+        options.strategy, val_batch_size_per_device=options.batch_size, batch_size_per_device=1, batch_rule="keep"
+    )
     # Nothing is trained: one image per device, so that any number of devices will do.
-    merged.batch_size = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
-    return {
-        **trained,
-        "dataset": OmegaConf.to_container(merged, resolve=True),
-        "strategy": strategy,
-        "trainer": {**trained["trainer"], "val_metrics": config["metrics"]},
-        CATEGORIES_KEY: checkpoint[CATEGORIES_KEY],
-    }
+    devices = num_devices(strategy.devices, strategy.accelerator) * strategy.num_nodes
+    dataset = laid_over(trained.dataset, {**_merged(moved, options.dataset), "batch_size": devices}, "dataset")
+    return replace(
+        trained,
+        dataset=dataset,
+        inference=laid_over(trained.inference, options.inference, "inference"),
+        strategy=strategy,
+        trainer=replace(trained.trainer, val_metrics=list(options.metrics), limit_val_batches=None),
+        metric=f"val/{options.metrics[0]}",
+    )
+
+
+def laid_over(options: Any, changes: Mapping[str, Any], name: str) -> Any:
+    """Options with some of them changed; null leaves one as it is.
+
+    Raises:
+        OptionError: an unknown key, or a value that it does not take.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return build_options(type(options), {**to_plain(options), **given}, f"{name}.")
+    except OptionError as error:
+        raise OptionError(str(error)) from None
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
 
 
 def _moved(section: dict[str, Any], root: str | None) -> dict[str, Any]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-from kmax.config.compose import in_sweep
+from kmax.config.compose import in_sweep, strategy_options
 from kmax.config.folder import run_folder
 from kmax.config.quiet import quiet_libraries
 from kmax.config.sentences import sentence_of
 from kmax.strategy.slurm import check_multirun
+
+C = TypeVar("C")
+T = TypeVar("T")
+
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -23,7 +28,7 @@ class JobError(Exception):
     """A job of a sweep that failed for a reason that its message gives; the other jobs go on."""
 
 
-def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
+def run_or_explain(function: Callable[[C], T], config: C) -> T:
     """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
 
     `HYDRA_FULL_ERROR=1` shows the traceback all the same. In a sweep the mistake of one job is a `JobError`, which
@@ -31,8 +36,8 @@ def run_or_explain(function: Callable[[Any], Any], config: Any) -> Any:
     """
     sweep = in_sweep()
     try:
-        if sweep:
-            check_multirun(config.strategy, HydraConfig.get().launcher["_target_"].rpartition(".")[2])
+        if sweep and isinstance(config, DictConfig):
+            check_multirun(strategy_options(config), HydraConfig.get().launcher["_target_"].rpartition(".")[2])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

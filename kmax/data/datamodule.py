@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from kmax.data.datasets import PanopticDataset
 from kmax.data.evaluation import EvaluationSet, StridedSampler, collate_evaluation
 from kmax.data.loader import DrawSampler, TrainingLoader, start_worker
-from kmax.data.training import Augmentation, TrainingSet, collate_training
+from kmax.data.options import DatasetOptions
+from kmax.data.training import TrainingSet, collate_training
 from kmax.structures import Batch
 
 
@@ -24,7 +25,8 @@ class PanopticDataModule(LightningDataModule):
     Args:
         train, val: make the datasets; called when a loader is first asked for, so that evaluation needs no training
             files.
-        augmentation: of training images; `augmentation.size` is also what evaluation pads to.
+        options: how training images are made; evaluation pads to `options.size`.
+        min_labelled_pixels: of a training image, at the targets' stride.
         batch_size, val_batch_size: per device.
         num_workers: processes per loader; 0 reads in the process itself.
         seed: of order and augmentation.
@@ -34,14 +36,16 @@ class PanopticDataModule(LightningDataModule):
         self,
         train: Callable[[], PanopticDataset],
         val: Callable[[], PanopticDataset],
-        augmentation: Augmentation,
+        options: DatasetOptions,
         batch_size: int,
         val_batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
+        min_labelled_pixels: int = 0,
     ) -> None:
         super().__init__()
-        self.train, self.val, self.augmentation = train, val, augmentation
+        self.train, self.val, self.options = train, val, options
+        self.min_labelled_pixels = min_labelled_pixels
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.training_set: TrainingSet | None = None
@@ -50,9 +54,9 @@ class PanopticDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the indices; `stage` is Lightning's."""
         if stage == "fit" and self.training_set is None:
-            self.training_set = TrainingSet(self.train(), self.augmentation, self.seed)
+            self.training_set = TrainingSet(self.train(), self.options, self.seed, self.min_labelled_pixels)
         if self.evaluation_set is None:
-            self.evaluation_set = EvaluationSet(self.val(), self.augmentation.size)
+            self.evaluation_set = EvaluationSet(self.val(), self.options.size)
 
     @property
     def skipped_files(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kmax.data.convert.kinds import COCO_PANOPTIC, kind_of
 from kmax.files import write_atomically
 
 FORMAT = 1
@@ -158,8 +159,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
     lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]
-    if lacking:
-        raise ValueError(f"{path} has no {lacking[0]!r}: give a panoptic JSON file in COCO's format.")
+    kind = kind_of(content)
+    if lacking or (content["annotations"] != [] and kind != COCO_PANOPTIC and "categories" in content):
+        raise ValueError(f"{path} is not panoptic but {kind}: convert it with scripts/prepare_own.py.")
     return content
 
 

@@ -6,7 +6,7 @@ Every random number of a draw follows from (seed, pass, index), whichever worker
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from kmax.data.copy_paste import Canvas, choose_segments, paste, to_canvas
 from kmax.data.datasets import PanopticDataset
 from kmax.data.loader import stack
+from kmax.data.options import DatasetOptions
 from kmax.data.segment_maps import compact
 from kmax.data.targets import make_target
 from kmax.data.transforms import draw_window, drop_hidden, jitter_color, transform_sample
@@ -24,44 +25,23 @@ from kmax.structures import VOID, Batch, Target
 MAX_TRIES = 50
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How a training image is made.
-
-    `size` (H, W) of the crop; `scale` bounds of the jitter; a draw must have more than `min_labelled_pixels` pixels of
-    segments at `target_stride`.
-    """
-
-    size: tuple[int, int]
-    scale: tuple[float, float] = (1.0, 1.0)
-    flip: bool = True
-    color_jitter: bool = True
-    copy_paste: bool = True
-    target_stride: int = 4
-    min_labelled_pixels: int = 0
-
-    def __post_init__(self) -> None:
-        cells = -(-self.size[0] // self.target_stride) * -(-self.size[1] // self.target_stride)
-        if self.min_labelled_pixels >= cells:
-            raise ValueError(
-                f"A crop of {self.size[0]}×{self.size[1]} has {cells} pixels at stride {self.target_stride}, so none "
-                f"has more than loss.samples={self.min_labelled_pixels} labelled ones: lower loss.samples."
-            )
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"dataset.scale={list(self.scale)} must be two positive numbers, the smaller first.")
-
-
 TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
 class TrainingSet(Dataset):
     """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
+    Args:
+        min_labelled_pixels: a draw has more pixels of segments than this, at the targets' stride.
+
     An unreadable image is skipped with a warning and counted in `skipped`, which all workers share.
     """
 
-    def __init__(self, dataset: PanopticDataset, augmentation: Augmentation, seed: int) -> None:
-        self.dataset, self.augmentation, self.seed = dataset, augmentation, seed
+    def __init__(
+        self, dataset: PanopticDataset, options: DatasetOptions, seed: int, min_labelled_pixels: int = 0
+    ) -> None:
+        self.dataset, self.options, self.seed = dataset, options, seed
+        self.min_labelled_pixels = min_labelled_pixels
         self.skipped = torch.zeros(1, dtype=torch.long).share_memory_()
 
     def __len__(self) -> int:
@@ -75,7 +55,7 @@ class TrainingSet(Dataset):
         """
         turn, index = key
         rng = np.random.default_rng([self.seed, turn, index])
-        options = self.augmentation
+        options = self.options
         for _ in range(MAX_TRIES):
             try:
                 canvas = self._draw(index, rng)
@@ -85,24 +65,24 @@ class TrainingSet(Dataset):
             else:
                 target = make_target(canvas.sample, options.size, options.target_stride)
                 labelled = int((target.segment_map != VOID).sum())
-                if len(target.labels) and labelled > options.min_labelled_pixels:
+                if len(target.labels) and labelled > self.min_labelled_pixels:
                     return canvas.sample.image, canvas.valid, target
             index = int(rng.integers(len(self.dataset)))
         raise ValueError(
-            f"None of {MAX_TRIES} draws had more than {options.min_labelled_pixels} labelled pixels at stride "
+            f"None of {MAX_TRIES} draws had more than {self.min_labelled_pixels} labelled pixels at stride "
             f"{options.target_stride}: lower loss.samples or raise dataset.scale."
         )
 
     def _draw(self, index: int, rng: np.random.Generator) -> Canvas:
         canvas = self._augmented(index, 1.0, rng)
-        if not self.augmentation.copy_paste:
+        if not self.options.copy_paste:
             return canvas
         other = self._augmented(int(rng.integers(len(self.dataset))), 0.5, rng)
         is_thing = self.dataset.categories.is_thing
         return paste(canvas, other, choose_segments(drop_hidden(other.sample), is_thing, rng), is_thing)
 
     def _augmented(self, index: int, factor: float, rng: np.random.Generator) -> Canvas:
-        options, sample = self.augmentation, compact(self.dataset[index])
+        options, sample = self.options, compact(self.dataset[index])
         scale = (options.scale[0] * factor, options.scale[1] * factor)
         image_size = (sample.image.shape[0], sample.image.shape[1])
         sample = transform_sample(sample, draw_window(image_size, options.size, scale, options.flip, rng))

@@ -1,32 +1,29 @@
-"""The options of inference: thresholds of post-processing, and test-time augmentation."""
+"""The options of inference: thresholds of post-processing, and test-time augmentation. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kmax.options import OptionError, Options, option
+
 MAX_SCALE = 4.0
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The numbers of inference; the defaults are those of COCO.
+class Thresholds(Options):
+    """The numbers of post-processing; the defaults are those of COCO.
 
     A query scores (class probability)^`alpha` × (mean mask probability)^`beta`. It is kept if its class probability
     exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
     belongs to a query's mask if its probability exceeds `pixel_threshold`.
     """
 
-    alpha: float = 1.0
-    beta: float = 1.0
-    thing_threshold: float = 0.7
-    stuff_threshold: float = 0.5
-    overlap: float = 0.8
-    pixel_threshold: float = 0.4
-
-    def __post_init__(self) -> None:
-        for name in ("thing_threshold", "stuff_threshold", "overlap", "pixel_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"The inference threshold {name}={getattr(self, name)} must lie between 0 and 1.")
+    alpha: float = option(1.0, "exponent of the class probability in a query's score", at_least=0)
+    beta: float = option(1.0, "exponent of the mean mask probability in it", at_least=0)
+    thing_threshold: float = option(0.7, "class probability that a thing must exceed", at_least=0, at_most=1)
+    stuff_threshold: float = option(0.5, "class probability that stuff must exceed", at_least=0, at_most=1)
+    overlap: float = option(0.8, "part of a mask that must still be free", at_least=0, at_most=1)
+    pixel_threshold: float = option(0.4, "mask probability that a pixel must exceed", at_least=0, at_most=1)
 
 
 COCO = Thresholds()
@@ -34,24 +31,16 @@ COCO = Thresholds()
 
 @dataclass(frozen=True)
 class InferenceOptions(Thresholds):
-    """Thresholds and test-time options.
+    """Thresholds and test-time options; several passes over an image are averaged."""
 
-    `scales`: factors of the input size, one pass each; `flip`: each of them mirrored, too; the passes are averaged.
-    `pad=False` pads an image only to the next size that the network wants instead of to the whole input size.
-    """
-
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    pad: bool = True
+    flip: bool = option(False, "a further pass of each scale, mirrored")
+    scales: tuple[float, ...] = option((1.0,), "factors of the input size, one pass each", above=0, at_most=MAX_SCALE)
+    pad: bool = option(True, "pad to the whole input size; false: only to the next size that the network takes")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "scales", tuple(self.scales))  # JSON and YAML have lists
-        if not self.scales or not all(isinstance(s, (int, float)) and 0 < s <= MAX_SCALE for s in self.scales):
-            raise ValueError(
-                f"inference.scales={list(self.scales)} must be one or more factors between 0 and {MAX_SCALE:g}, "
-                "e.g. [0.75,1,1.25]."
-            )
+        if not self.scales:
+            raise OptionError("scales=[] must be one or more factors, e.g. [0.75,1,1.25].")
 
     @property
     def plain(self) -> bool:

@@ -28,7 +28,7 @@ from kmax.inference.postprocess import instances, panoptic, semantic
 from kmax.inference.preprocess import normalize
 from kmax.inference.resample import into_frame
 from kmax.numerics import at_least_float32
-from kmax.structures import Output, Segmentations
+from kmax.structures import Output, Prediction, Segmentations
 
 STRIDE = 32  # of the coarsest feature
 
@@ -40,6 +40,14 @@ class Logits(NamedTuple):
     class_logits: Tensor
     mask_logits: Tensor
     sizes: Sizes
+
+
+def run_network(
+    model: Callable[..., Output], images: Tensor, valid: Tensor, coarse: bool = False
+) -> tuple[Prediction, ...]:
+    """THE way from images to logits: uint8 RGB (B, 3, H, W) with the mask (B, H, W) of what is no padding → the final
+    prediction, or with `coarse` those of all layers, coarse to final."""
+    return model(normalize(images, valid), coarse=coarse).predictions
 
 
 @torch.no_grad()
@@ -102,7 +110,7 @@ def _run(
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     padded, valid = pad(resized[:, ::-1] if mirrored else resized, sizes.padded)
     images = torch.as_tensor(padded).permute(2, 0, 1)[None].to(device)
-    final = model(normalize(images, torch.as_tensor(valid)[None].to(device)), coarse=False).predictions[-1]
+    final = run_network(model, images, torch.as_tensor(valid)[None].to(device))[-1]
     return Logits(final.class_logits[0], final.mask_logits[0], sizes)
 
 

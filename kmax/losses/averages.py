@@ -1,4 +1,4 @@
-"""How values become a loss: weights and means that several losses share (MaX-DeepLab, arXiv 2012.00759, section 3.2)."""
+"""Weights and means that several losses share (MaX-DeepLab, arXiv 2012.00759, section 3.2)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
+from kmax.losses.options import LossOptions
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
 from kmax.numerics import without_autocast
@@ -23,42 +24,13 @@ class Criterion(nn.Module):
 
     Args:
         num_classes: K, without void.
-        class_weight, mask_weight, dice_weight, instance_weight, semantic_weight: factors of the losses.
-        samples: pixels drawn per image for instance discrimination and for the semantic loss (fewer in small images).
-        instance_temperature: the larger, the more often pixels of small segments are drawn; 0 is uniform.
-        semantic_temperature: likewise for the semantic loss; None takes all pixels.
-        similarity_temperature: divides the dot products of pixel features.
+        options: factors, numbers of drawn pixels and temperatures.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        class_weight: float = 3.0,
-        mask_weight: float = 0.3,
-        dice_weight: float = 3.0,
-        instance_weight: float = 1.0,
-        semantic_weight: float = 1.0,
-        samples: int = 4096,
-        instance_temperature: float = 1.5,
-        semantic_temperature: float | None = 2.0,
-        similarity_temperature: float = 0.3,
-    ) -> None:
+    def __init__(self, num_classes: int, options: LossOptions | None = None) -> None:
         super().__init__()
-        if samples < 1:
-            raise ValueError(f"samples={samples}: the losses need at least one pixel.")
-        if similarity_temperature < 0.02:
-            raise ValueError(f"similarity_temperature={similarity_temperature}: below 0.02, exp(1 / it) overflows.")
         self.num_classes = num_classes
-        self.class_weight = class_weight
-        self.mask_weight = mask_weight
-        self.dice_weight = dice_weight
-        self.instance_weight = instance_weight
-        self.semantic_weight = semantic_weight
-        self.samples = samples
-        self.instance_temperature = instance_temperature
-        self.semantic_temperature = semantic_temperature
-        self.similarity_temperature = similarity_temperature
+        self.options = options or LossOptions()
 
     def forward(self, output: Output, targets: Sequence[Target]) -> Losses:
         """The weighted losses of all predictions, coarse to final; `total` is what is minimized.
@@ -76,27 +48,32 @@ class Criterion(nn.Module):
             mask, dice = mask_losses([p.mask_logits for p in predictions], matched)
             classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched)
             instance = self._instance_discrimination(predictions, matched)
+            options = self.options
             weighted = PredictionLosses(
-                self.class_weight * classes,
-                self.mask_weight * mask,
-                self.dice_weight * dice,
-                self.instance_weight * instance,
+                options.class_weight * classes,
+                options.mask_weight * mask,
+                options.dice_weight * dice,
+                options.instance_weight * instance,
             )
             return Losses(weighted, self._semantic(output, targets))
 
     def _instance_discrimination(self, predictions: Sequence[Prediction], matched: Match) -> Tensor:
         rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
-        drawn = draw_pixels(rarity.expand(len(predictions), -1, -1), self.instance_temperature, self.samples)
+        drawn = draw_pixels(
+            rarity.expand(len(predictions), -1, -1), self.options.instance_temperature, self.options.samples
+        )
         features = [prediction.pixel_feature for prediction in predictions]
         size = _map_size(predictions[-1])
-        return instance_discrimination_loss(features, matched, drawn, size, self.similarity_temperature)
+        return instance_discrimination_loss(features, matched, drawn, size, self.options.similarity_temperature)
 
     def _semantic(self, output: Output, targets: Sequence[Target]) -> Tensor | None:
         if output.semantic_logits is None:
             return None
         size = _map_size(output.predictions[-1])
-        loss = semantic_loss(output.semantic_logits, targets, size, self.semantic_temperature, self.samples)
-        return self.semantic_weight * loss
+        loss = semantic_loss(
+            output.semantic_logits, targets, size, self.options.semantic_temperature, self.options.samples
+        )
+        return self.options.semantic_weight * loss
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
         classes = predictions[-1].class_logits.shape[2] - 1

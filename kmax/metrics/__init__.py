@@ -3,8 +3,9 @@
 from kmax.metrics.cityscapes_ap import CityscapesAP
 from kmax.metrics.mask_ap import MaskAP, MaskAPResult
 from kmax.metrics.mean_iou import MeanIoU, MeanIoUResult
+from kmax.metrics.options import METRICS
 from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult, Quality
-from kmax.metrics.suite import METRICS, MetricSuite, Report
+from kmax.metrics.suite import MetricSuite, Report
 
 __all__ = [
     "METRICS",

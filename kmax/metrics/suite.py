@@ -14,10 +14,10 @@ from kmax.categories import Categories
 from kmax.metrics.cityscapes_ap import CityscapesAP
 from kmax.metrics.mask_ap import MaskAP, MaskAPResult
 from kmax.metrics.mean_iou import MeanIoU, MeanIoUResult
+from kmax.metrics.options import METRICS
 from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult
 from kmax.structures import Sample, Segmentations
 
-METRICS = ("pq", "miou", "ap", "boundary_pq")
 MASK_AP = {"coco": MaskAP, "cityscapes": CityscapesAP}
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ class MetricSuite(nn.Module):
                 f"choose from {', '.join(METRICS)}."
             )
         if mask_ap not in MASK_AP:
-            raise ValueError(f"dataset.mask_ap={mask_ap} is unknown: choose one of {', '.join(MASK_AP)}.")
+            raise ValueError(f"mask_ap={mask_ap} is unknown: choose one of {', '.join(MASK_AP)}.")
         self.categories = categories
         metrics: dict[str, Metric] = {
             "pq": PanopticQuality(categories.is_thing),

@@ -19,8 +19,8 @@ from kmax.model.downloads import require_download
 from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
 from kmax.model.max_s import MaXS
+from kmax.model.options import BackboneOptions
 
-FAMILIES = ("detectron2", "deeplab2")
 MAX_S = "max_s"
 ALIASES = {"swin_tiny": "swin_tiny_patch4_window7_224", "swin_small": "swin_small_patch4_window7_224"}
 
@@ -137,49 +137,40 @@ class TimmBackbone(Backbone):
         return features
 
 
-def build_backbone(
-    name: str,
-    *,
-    pretrained: bool | str = False,
-    family: str = "detectron2",
-    drop_path: float = 0.0,
-    checkpointing: bool = False,
-) -> Backbone:
+def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -> Backbone:
     """A backbone by its timm name, or `max_s`.
 
     Args:
-        name: e.g. `resnet50`, `convnext_tiny`, `swin_tiny`; with a tag if weights matter (`convnext_large.fb_in22k`).
-        pretrained: False; True for timm's weights of that name; or the path of a file of ImageNet weights: timm's or
-            torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original ConvNeXt
-            and TensorFlow ones.
+        options: or the name alone, for random weights. `pretrained` may be the path of a file of ImageNet weights:
+            timm's or torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original
+            ConvNeXt and TensorFlow ones.
         family: of the published implementations, `detectron2` or `deeplab2`.
-        drop_path: rate of the last block, growing linearly from 0.
-        checkpointing: compute the activations of each stage again in the backward pass.
 
     Raises:
         ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
         FileNotFoundError: no such file of weights.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"model.family={family} is unknown: choose one of {', '.join(FAMILIES)}.")
+    if isinstance(options, str):
+        options = BackboneOptions(options)
+    name, pretrained = options.name, options.pretrained
     file = pretrained if isinstance(pretrained, str) else None
     backbone: Backbone
     if name == MAX_S:
-        backbone = _max_s(bool(pretrained) and not file, family, drop_path)
+        backbone = _max_s(bool(pretrained) and not file, family, options.drop_path)
     else:
-        backbone = _timm(ALIASES.get(name, name), pretrained, family, drop_path)
+        backbone = _timm(ALIASES.get(name, name), pretrained, family, options.drop_path)
     if file and not isinstance(backbone, TimmBackbone):
         load_imagenet(backbone, file)
-    backbone.checkpointing = checkpointing
+    backbone.checkpointing = options.checkpointing
     return backbone
 
 
 def _max_s(download: bool, family: str, drop_path: float) -> Backbone:
     if family != "deeplab2":
-        raise ValueError("The MaX-S backbone exists in the deeplab2 family only: set model.family=deeplab2.")
+        raise ValueError("The MaX-S backbone exists in the deeplab2 family only: set the family to deeplab2.")
     if download:
         raise ValueError(
-            "timm has no weights for MaX-S: set backbone.pretrained=false, or to the path of deeplab2's TensorFlow "
+            "timm has no weights for MaX-S: set pretrained to false, or to the path of deeplab2's TensorFlow "
             "checkpoint (docs/model_zoo.md)."
         )
     return MaXS(drop_path)
@@ -189,7 +180,7 @@ def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> B
     arch = name.split(".")[0]
     if not timm.is_model(arch):
         raise ValueError(
-            f"timm knows no model {arch}: backbone.name takes {MAX_S} and the names that timm.list_models() gives."
+            f"timm knows no model {arch}: a backbone is {MAX_S} or one of the names that timm.list_models() gives."
         )
     download = pretrained is True
     if download:
@@ -228,4 +219,4 @@ def _check_file(path: str, body: nn.Module, name: str) -> None:
     given = {entry.replace(".", "_") for entry in read_entries(path)}
     own = [parameter.replace(".", "_") for parameter, _ in body.named_parameters()]
     if sum(parameter in given for parameter in own) < len(own) / 2:
-        raise ValueError(f"{path} (backbone.pretrained) holds no timm weights for {name}: its names are others.")
+        raise ValueError(f"{path} holds no timm weights for {name}: its names are others.")

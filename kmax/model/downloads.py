@@ -23,7 +23,7 @@ def require_download(name: str) -> None:
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url or config.file):
-        raise ValueError(f"timm has no weights for {name}: set backbone.pretrained=false or to the path of a file.")
+        raise ValueError(f"timm has no weights for {name}: set pretrained to false, or to the path of a file.")
     repository = str(config.hf_hub_id or "")
     if repository.endswith("/"):
         repository += f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
@@ -34,7 +34,7 @@ def require_download(name: str) -> None:
     if problem:
         raise ValueError(
             f"The weights of {name} cannot be downloaded ({problem}): get {address} elsewhere and set "
-            "backbone.pretrained=PATH, or backbone.pretrained=false to train from scratch."
+            "pretrained=PATH, or pretrained=false to train from scratch."
         )
 
 

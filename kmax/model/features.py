@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from kmax.model.recompute import recompute
 
-
 STRIDES = (4, 8, 16, 32)
 STEM = 0
 """Key of the stem's feature."""

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
-from kmax.model.block import EXPANSION
 from kmax.model.features import STEM, Backbone
 from kmax.model.layers import resize
+from kmax.model.options import ModelOptions
 from kmax.model.pixel_decoder import PixelDecoder
 from kmax.model.semantic_head import AtrousSemanticHead, PlainSemanticHead
-from kmax.model.transformer_decoder import TransformerDecoder
+from kmax.model.transformer_decoder import COARSE_STRIDES, TransformerDecoder
+from kmax.options import OptionError
 from kmax.structures import Output, Prediction
-
-COARSE_STRIDES = (32, 16, 8)
 
 
 class KMaXDeepLab(nn.Module):
@@ -26,76 +25,20 @@ class KMaXDeepLab(nn.Module):
     Args:
         backbone: features by stride.
         num_classes: K, things and stuff, without void.
-        family: which published implementation to equal, `detectron2` or `deeplab2`.
-        num_queries: N, the number of clusters.
-        widths, blocks: of the pixel decoder's stages at strides 32, 16, 8, 4 and, with `stem_stage`, the stem's.
-        axial_stages: how many stages, from the coarsest, use axial attention.
-        decoder_heads, decoder_drop_path: of the pixel decoder.
-        stem_stage: a further stage on the stem's feature (Cityscapes).
-        layers: transformer layers on strides 32, 16 and 8.
-        dim, feature_dim, ffn_dim, heads, drop_path: of the transformer decoder; `feature_dim` is the pixel feature's.
-        attention: `kmeans`, or `softmax` for ordinary cross-attention.
-        semantic_head, semantic_dim: `aspp`, `plain` (K outputs, on stride 32) or `none`, and its width.
+        options: of pixel decoder, transformer decoder and semantic head.
 
     Raises:
-        ValueError: options that do not fit each other or the backbone.
+        OptionError: options that do not fit each other or the backbone.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        *,
-        family: str = "detectron2",
-        num_queries: int = 128,
-        widths: tuple[int, ...] = (512, 256, 128, 64, 32),
-        blocks: tuple[int, ...] = (1, 5, 1, 1, 1),
-        axial_stages: int = 2,
-        decoder_heads: int = 8,
-        decoder_drop_path: float = 0.0,
-        stem_stage: bool = False,
-        layers: tuple[int, ...] = (2, 2, 2),
-        dim: int = 256,
-        feature_dim: int = 128,
-        ffn_dim: int = 2048,
-        heads: int = 8,
-        drop_path: float = 0.2,
-        attention: str = "kmeans",
-        semantic_head: str = "aspp",
-        semantic_dim: int = 256,
-    ) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, options: ModelOptions | None = None) -> None:
         super().__init__()
+        options = options or ModelOptions()
         self.backbone = backbone
-        self.order = _stage_order(backbone, family, stem_stage)
-        stages = len(self.order)
-        if len(widths) < stages or len(blocks) < stages or len(layers) != len(COARSE_STRIDES):
-            raise ValueError(
-                f"model.widths and model.blocks need {stages} entries, model.layers {len(COARSE_STRIDES)}."
-            )
-        self.pixel_decoder = PixelDecoder(
-            [backbone.channels[key] for key in self.order],
-            widths[:stages],
-            blocks[:stages],
-            [stage < axial_stages for stage in range(stages)],
-            decoder_heads,
-            2 if family == "deeplab2" else 1,
-            decoder_drop_path,
-        )
-        channels = [EXPANSION * width for width in widths[:stages]]
-        self.transformer_decoder = TransformerDecoder(
-            channels[: len(COARSE_STRIDES)],
-            channels[-1],
-            num_classes,
-            num_queries,
-            layers,
-            dim,
-            feature_dim,
-            ffn_dim,
-            heads,
-            drop_path,
-            attention,
-        )
-        self.semantic_head = _semantic_head(semantic_head, backbone, num_classes, semantic_dim)
+        self.order = _stage_order(backbone, options)
+        self.pixel_decoder = PixelDecoder([backbone.channels[key] for key in self.order], options)
+        self.transformer_decoder = TransformerDecoder(self.pixel_decoder.channels, num_classes, options)
+        self.semantic_head = _semantic_head(options, backbone, num_classes)
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
         """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
@@ -128,24 +71,22 @@ class KMaXDeepLab(nn.Module):
         return prediction._replace(mask_logits=resize(prediction.mask_logits, size, aligned), pixel_feature=feature)
 
 
-def _stage_order(backbone: Backbone, family: str, stem_stage: bool) -> list[int]:
+def _stage_order(backbone: Backbone, options: ModelOptions) -> list[int]:
     """Keys of the backbone's features in the order in which the pixel decoder takes them."""
-    if not stem_stage:
+    if not options.stem_stage:
         return [32, 16, 8, 4]
     if STEM not in backbone.channels:
-        raise ValueError(
-            "model.stem_stage=true needs a ResNet, ConvNeXt or MaX-S backbone: the others hand out no stem feature."
+        raise OptionError(
+            "stem_stage=true needs a ResNet, ConvNeXt or MaX-S backbone: the others hand out no stem feature."
         )
     # The published PyTorch code feeds ResNet's two stride-4 features in this order.
-    stem_first = family == "detectron2" and isinstance(backbone, ResNetBackbone)
+    stem_first = options.family == "detectron2" and isinstance(backbone, ResNetBackbone)
     return [32, 16, 8, STEM, 4] if stem_first else [32, 16, 8, 4, STEM]
 
 
-def _semantic_head(kind: str, backbone: Backbone, num_classes: int, dim: int) -> nn.Module | None:
-    if kind == "aspp":
-        return AtrousSemanticHead(backbone.channels, num_classes + 1, dim)
-    if kind == "plain":
-        return PlainSemanticHead(backbone.channels, num_classes, dim)
-    if kind == "none":
-        return None
-    raise ValueError(f"model.semantic_head={kind} is unknown: choose aspp, plain or none.")
+def _semantic_head(options: ModelOptions, backbone: Backbone, num_classes: int) -> nn.Module | None:
+    if options.semantic_head == "aspp":
+        return AtrousSemanticHead(backbone.channels, num_classes + 1, options.semantic_dim)
+    if options.semantic_head == "plain":
+        return PlainSemanticHead(backbone.channels, num_classes, options.semantic_dim)
+    return None

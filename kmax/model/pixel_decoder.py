@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from kmax.model.block import EXPANSION, Block
 from kmax.model.layers import ChannelNorm, ConvNorm, resize
+from kmax.model.options import ModelOptions
+from kmax.options import OptionError
 
 
 class Fuse(nn.Module):
@@ -35,39 +37,28 @@ class PixelDecoder(nn.Module):
 
     Args:
         in_channels: of the backbone's features, in the order in which the stages take them.
-        widths, blocks, axial: c, number of blocks and kind of each stage.
-        dilation: of the 3×3 in bottleneck blocks (2 in the deeplab2 family).
+        options: `widths` c and `blocks` of each stage; the coarsest `axial_stages` use axial attention.
+
+    Raises:
+        OptionError: fewer widths or blocks than stages.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        widths: Sequence[int],
-        blocks: Sequence[int],
-        axial: Sequence[bool],
-        heads: int = 8,
-        dilation: int = 1,
-        drop_path: float = 0.0,
-    ) -> None:
+    def __init__(self, in_channels: Sequence[int], options: ModelOptions) -> None:
         super().__init__()
+        stages = len(in_channels)
+        if min(len(options.widths), len(options.blocks)) < stages:
+            raise OptionError(f"widths and blocks need {stages} entries, one for each stage.")
         self.norms = nn.ModuleList(ChannelNorm(channels) for channels in in_channels)
         self.stages = nn.ModuleList()
         self.fuses = nn.ModuleList()
+        self.channels = [EXPANSION * width for width in options.widths[:stages]]
         channels = in_channels[0]
-        for i, (width, count, is_axial) in enumerate(zip(widths, blocks, axial, strict=True)):
+        for i, width in enumerate(options.widths[:stages]):
             if i:
                 self.fuses.append(Fuse(channels, in_channels[i], width))
                 channels = width
-            sizes = [channels] + [EXPANSION * width] * (count - 1)
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        Block(size, width, is_axial, heads=heads, dilation=dilation, drop_path=drop_path)
-                        for size in sizes
-                    )
-                )
-            )
-            channels = EXPANSION * width
+            self.stages.append(_stage(channels, width, options.blocks[i], i < options.axial_stages, options))
+            channels = self.channels[i]
 
     def forward(self, features: Sequence[Tensor], align_corners: bool) -> list[Tensor]:
         outputs: list[Tensor] = []
@@ -75,3 +66,22 @@ class PixelDecoder(nn.Module):
             x = norm(feature) if i == 0 else self.fuses[i - 1](outputs[-1], norm(feature), align_corners)
             outputs.append(stage(x))
         return outputs
+
+
+def _stage(in_channels: int, width: int, count: int, axial: bool, options: ModelOptions) -> nn.Sequential:
+    """`count` blocks, the first of which takes `in_channels`."""
+    sizes = [in_channels] + [EXPANSION * width] * (count - 1)
+    dilation = 2 if options.family == "deeplab2" else 1
+    return nn.Sequential(
+        *(
+            Block(
+                size,
+                width,
+                axial,
+                heads=options.decoder_heads,
+                dilation=dilation,
+                drop_path=options.decoder_drop_path,
+            )
+            for size in sizes
+        )
+    )

@@ -14,11 +14,14 @@ from torch.nn import functional as F
 
 from kmax.model import kmeans
 from kmax.model.layers import ConvNorm, batch_norm
+from kmax.model.options import ModelOptions
 from kmax.model.prediction_head import PredictionHead
 from kmax.numerics import at_least_float32
+from kmax.options import OptionError
 from kmax.structures import Prediction
 
-ATTENTIONS = ("kmeans", "softmax")
+COARSE_STRIDES = (32, 16, 8)
+"""Of the features that the layers attend to."""
 
 
 class QuerySelfAttention(nn.Module):
@@ -40,32 +43,23 @@ class QuerySelfAttention(nn.Module):
 class KMeansLayer(nn.Module):
     """Predict, assign pixels to clusters, update the centres, and let the centres attend to each other."""
 
-    def __init__(
-        self,
-        pixel_channels: int,
-        num_classes: int,
-        dim: int,
-        feature_dim: int,
-        ffn_dim: int,
-        heads: int,
-        drop_path: float,
-        attention: str,
-    ) -> None:
+    def __init__(self, pixel_channels: int, num_classes: int, options: ModelOptions) -> None:
         super().__init__()
+        dim = options.dim
         self.pixel_in = ConvNorm(pixel_channels, dim, act=True)
         self.query_in = ConvNorm(dim, dim, dims=1, act=True)
         self.value = ConvNorm(dim, dim, std=dim**-0.5)
-        self.predictor = PredictionHead(dim, dim, feature_dim, num_classes)
+        self.predictor = PredictionHead(dim, dim, options.feature_dim, num_classes)
         # Mask logits start ten times too flat for a softmax over pixels; k-means only asks which is the largest.
-        self.attention_norm = batch_norm(1, 2) if attention == "softmax" else None
+        self.attention_norm = batch_norm(1, 2) if options.attention == "softmax" else None
         self.update_norm = batch_norm(dim, 1)
         self.update_out = ConvNorm(dim, dim, dims=1, scale=0.0)
         self.qkv = ConvNorm(dim, 2 * dim, dims=1, std=dim**-0.5)
-        self.self_attention = QuerySelfAttention(dim, heads)
+        self.self_attention = QuerySelfAttention(dim, options.heads)
         self.attention_out = ConvNorm(dim, dim, dims=1, scale=0.0)
-        self.ffn_in = ConvNorm(dim, ffn_dim, dims=1, act=True)
-        self.ffn_out = ConvNorm(ffn_dim, dim, dims=1, scale=0.0)
-        self.drop_path = DropPath(drop_path)
+        self.ffn_in = ConvNorm(dim, options.ffn_dim, dims=1, act=True)
+        self.ffn_out = ConvNorm(options.ffn_dim, dim, dims=1, scale=0.0)
+        self.drop_path = DropPath(options.drop_path)
 
     def forward(self, centres: Tensor, feature: Tensor) -> tuple[Tensor, Prediction]:
         """Cluster centres (B, C, N) and pixel-decoder feature (B, C', h, w) → new centres, prediction."""
@@ -90,36 +84,24 @@ class TransformerDecoder(nn.Module):
     """Layers from coarse to fine on the pixel decoder's features, then the final prediction.
 
     Args:
-        feature_channels: of the features for the layers, coarse to fine; `layers` tells how many use each.
-        final_channels: of the finest feature.
+        channels: of the pixel decoder's features, coarse to fine; the finest is for the final prediction.
+        options: `layers` tells how many layers use each of the features at `COARSE_STRIDES`.
+
+    Raises:
+        OptionError: another number of `layers`.
     """
 
-    def __init__(
-        self,
-        feature_channels: Sequence[int],
-        final_channels: int,
-        num_classes: int,
-        num_queries: int,
-        layers: Sequence[int],
-        dim: int,
-        feature_dim: int,
-        ffn_dim: int,
-        heads: int,
-        drop_path: float,
-        attention: str,
-    ) -> None:
+    def __init__(self, channels: Sequence[int], num_classes: int, options: ModelOptions) -> None:
         super().__init__()
-        if attention not in ATTENTIONS:
-            raise ValueError(f"model.attention={attention} is unknown: choose one of {', '.join(ATTENTIONS)}.")
-        self.centres = nn.Parameter(torch.randn(dim, num_queries))
-        self.level = [level for level, count in enumerate(layers) for _ in range(count)]
-        self.layers = nn.ModuleList(
-            KMeansLayer(feature_channels[level], num_classes, dim, feature_dim, ffn_dim, heads, drop_path, attention)
-            for level in self.level
-        )
+        if len(options.layers) != len(COARSE_STRIDES):
+            raise OptionError(f"layers needs {len(COARSE_STRIDES)} entries, one for each of the strides 32, 16 and 8.")
+        dim = options.dim
+        self.centres = nn.Parameter(torch.randn(dim, options.num_queries))
+        self.level = [level for level, count in enumerate(options.layers) for _ in range(count)]
+        self.layers = nn.ModuleList(KMeansLayer(channels[level], num_classes, options) for level in self.level)
         self.class_embedding = ConvNorm(dim, dim, dims=1, act=True)
         self.mask_embedding = ConvNorm(dim, dim, dims=1, act=True)
-        self.predictor = PredictionHead(final_channels, dim, feature_dim, num_classes)
+        self.predictor = PredictionHead(channels[-1], dim, options.feature_dim, num_classes)
 
     def forward(self, features: Sequence[Tensor], finest: Tensor) -> list[Prediction]:
         """All predictions, coarse to final, each at its own resolution."""

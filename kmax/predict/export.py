@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kmax.config.trained import TrainedModel
 from kmax.files import replacing
 from kmax.geometry import Sizes
 from kmax.inference import postprocess
 from kmax.inference.options import Thresholds
-from kmax.inference.preprocess import normalize
-from kmax.module import KMaXModule
+from kmax.inference.passes import run_network
 from kmax.predict import serving
 from kmax.predict.serving import Description
 
@@ -41,15 +41,15 @@ Run = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class ExportableModel(nn.Module):
     """From bytes to the logits of the final prediction; nothing else is computed."""
 
-    def __init__(self, module: KMaXModule) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        self.model = module.model
+        self.model = trained.model
 
     def forward(self, images: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         """See the module's docstring."""
         rows, columns = (torch.arange(images.shape[axis], device=images.device) for axis in (1, 2))
         valid = (rows < content[:, :1])[:, :, None] & (columns < content[:, 1:])[:, None, :]
-        final = self.model(normalize(images.permute(0, 3, 1, 2), valid), coarse=False).predictions[-1]
+        final = run_network(self.model, images.permute(0, 3, 1, 2), valid)[-1]
         return final.class_logits, final.mask_logits
 
 
@@ -70,19 +70,19 @@ class Parity:
     differing_pixels: int
 
 
-def describe(module: KMaXModule, size: tuple[int, int]) -> Description:
+def describe(trained: TrainedModel, size: tuple[int, int]) -> Description:
     """What the exported file will say of itself."""
-    categories = module.categories
-    return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(module))
+    categories = trained.categories
+    return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(trained))
 
 
-def _thresholds(module: KMaXModule) -> dict[str, float]:
+def _thresholds(trained: TrainedModel) -> dict[str, float]:
     """What `serving.panoptic` takes; test-time options that run the network again are left out."""
-    return {field.name: getattr(module.thresholds, field.name) for field in fields(Thresholds)}
+    return {field.name: getattr(trained.inference, field.name) for field in fields(Thresholds)}
 
 
 def export_model(
-    module: KMaXModule,
+    trained: TrainedModel,
     path: str | Path,
     format: str,
     size: tuple[int, int],
@@ -107,12 +107,12 @@ def export_model(
     """
     path = Path(path)
     write, load = _backend(format)
-    model = ExportableModel(module.cpu().eval())
+    model = ExportableModel(trained).cpu().eval()
     with replacing(path) as temporary:
         with _quiet():
-            write(_program(model, size, batch), describe(module, size), temporary)
+            write(_program(model, size, batch), describe(trained, size), temporary)
         count = 1 if batch == "dynamic" else int(batch)
-        parity = compare(model, load(temporary), module, size, count, pictures, tolerance)
+        parity = compare(model, load(temporary), trained, size, count, pictures, tolerance)
         if parity.beyond > parity.pictures // 10 or not parity.deviation <= TIE * tolerance:
             raise ValueError(
                 f"The exported model deviates from eager by up to {parity.deviation:.1e}, in {parity.beyond} of "
@@ -212,7 +212,7 @@ def _with_numpy(model: Callable[..., Any]) -> Run:
 def compare(
     model: nn.Module,
     run: Run,
-    module: KMaXModule,
+    trained: TrainedModel,
     size: tuple[int, int],
     batch: int,
     pictures: Iterable[np.ndarray],
@@ -235,22 +235,22 @@ def compare(
         for i, picture in enumerate(some):
             both = [(ours[i].numpy(), theirs[i]) for ours, theirs in zip(eager, exported, strict=True)]
             deviations.append(max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in both))
-            pairs.append(_maps(module, size, picture.shape[:2], [x[i] for x in eager], [x[i] for x in exported]))
+            pairs.append(_maps(trained, size, picture.shape[:2], [x[i] for x in eager], [x[i] for x in exported]))
     differing = [int((first != second).sum()) for first, second in pairs]
     beyond = sum(not deviation <= tolerance for deviation in deviations)  # NaN is beyond, too
     return Parity(max(deviations), len(pairs), beyond, differing.count(0), sum(differing))
 
 
 def _maps(
-    module: KMaXModule,
+    trained: TrainedModel,
     size: tuple[int, int],
     original: tuple[int, ...],
     eager: list[Tensor],
     exported: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The segment maps (H0, W0) of one picture: of eager logits by torch, of exported logits by NumPy."""
-    is_thing, thresholds = module.categories.is_thing, module.thresholds
+    is_thing, thresholds = trained.categories.is_thing, trained.inference
     sizes = Sizes.fit(size, original)
     ours = postprocess.panoptic(eager[0], eager[1], is_thing, thresholds, sizes)
-    theirs, _ = serving.panoptic(exported[0], exported[1], is_thing, size, sizes.original, **_thresholds(module))
+    theirs, _ = serving.panoptic(exported[0], exported[1], is_thing, size, sizes.original, **_thresholds(trained))
     return ours.segment_map.numpy(), theirs

@@ -6,7 +6,7 @@ Letters: H×W padded input, H0×W0 image as given, N queries, K classes without 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from kmax.categories import Categories
-from kmax.config.build import module_from_checkpoint
-from kmax.geometry import Sizes
+from kmax.config.trained import TrainedModel, load_trained
+from kmax.geometry import Sizes, content_cells
 from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
-from kmax.inference.passes import predict
+from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
-from kmax.inference.preprocess import normalize
 from kmax.model.kmax_deeplab import COARSE_STRIDES
-from kmax.module import KMaXModule
+from kmax.options import build_options, to_plain
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
 """What can be asked of a `Predictor`."""
-
-
-_KINDS: dict[type, tuple[Any, str]] = {
-    float: ((int, float), "a number"),
-    bool: (bool, "true or false"),
-    tuple: ((list, tuple), "a list of numbers"),
-}
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,7 @@ class RawPrediction:
         """The stages without padding."""
         found = []
         for stage in self.stages:
-            rows, columns = (
-                max(1, min(cells, round(content / padded * cells)))
-                for cells, content, padded in zip(
-                    stage.mask_logits.shape[1:], self.sizes.content, self.sizes.padded, strict=True
-                )
-            )
+            rows, columns = content_cells(self.sizes, stage.mask_logits.shape[1:])
             masks, feature = (t[:, :rows, :columns] for t in (stage.mask_logits, stage.pixel_feature))
             found.append(Prediction(stage.class_logits, masks, feature))
         return tuple(found)
@@ -83,24 +70,25 @@ class Predictor:
     """Segmentation of images with a trained model.
 
     Args:
-        module: a trained module.
-        size: (H, W) that an image is fitted into and padded to.
+        trained: the network with its classes and thresholds.
+        size: (H, W) that an image is fitted into and padded to; default: that of training.
         device: where the model runs.
-        thresholds: of post-processing, and test-time options if they are `InferenceOptions`, unless a call says
-            otherwise;
-            default: those of the module.
+        inference: thresholds and test-time options unless a call says otherwise; default: those of the checkpoint.
     """
 
     def __init__(
         self,
-        module: KMaXModule,
-        size: tuple[int, int],
+        trained: TrainedModel,
+        size: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
-        thresholds: Thresholds | None = None,
+        inference: InferenceOptions | None = None,
     ) -> None:
-        self.module = module.to(device).eval()
-        self.size = size
-        self.thresholds: Thresholds = thresholds or module.thresholds
+        self.model = trained.model.to(device).eval()
+        self.categories: Categories = trained.categories
+        self.size = size or trained.options.dataset.size
+        self.inference = inference or trained.inference
+        if min(self.size) < 32:
+            raise ValueError(f"The input size {self.size[0]}×{self.size[1]} is too small: give at least 32×32.")
 
     @classmethod
     def from_checkpoint(
@@ -115,35 +103,26 @@ class Predictor:
         Args:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
             thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
-                over
-                those of the checkpoint.
+                over those of the checkpoint.
 
         Raises:
             FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
         """
         chosen = _device(device)
-        module = module_from_checkpoint(path)
-        height, width = size or module.config["dataset"]["size"]
-        if min(height, width) < 32:
-            raise ValueError(f"The input size {height}×{width} is too small: give at least 32×32.")
-        return cls(module, (height, width), chosen, _merge(module.thresholds, thresholds))
-
-    @property
-    def categories(self) -> Categories:
-        """The classes of the model."""
-        return self.module.categories
+        trained = load_trained(path)
+        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds))
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions of all layers may be called, coarse to final, with their strides."""
-        levels = self.module.model.transformer_decoder.level
+        levels = self.model.transformer_decoder.level
         layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
         return (*layers, "final")
 
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
-        return next(self.module.parameters()).device
+        return next(self.model.parameters()).device
 
     def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
         """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
@@ -180,7 +159,7 @@ class Predictor:
         Raises:
             FileNotFoundError, ValueError: as for a call; an unknown result or threshold.
         """
-        chosen = _merge(self.thresholds, thresholds)
+        chosen = _laid_over(self.inference, thresholds)
         return [self.finish(raw, results, chosen, all_stages, top) for raw in self.raw(images, all_stages, chosen)]
 
     @torch.inference_mode()
@@ -197,15 +176,15 @@ class Predictor:
         if not images:
             return []
         arrays = [_as_array(image) for image in images]
-        options = _merge(self.thresholds, thresholds)
-        if isinstance(options, InferenceOptions) and not options.plain:
+        options = _laid_over(self.inference, thresholds)
+        if not options.plain:
             if all_stages:
                 raise ValueError("The predictions of all layers come from one plain pass: leave flip, scales and pad.")
             return [self._averaged(array, options) for array in arrays]
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
-        batch = normalize(pixels, torch.as_tensor(np.stack(valid)).to(self.device))
-        predictions = self.module.model(batch, coarse=all_stages).predictions
+        mask = torch.as_tensor(np.stack(valid)).to(self.device)
+        predictions = run_network(self.model, pixels, mask, all_stages)
         return [
             RawPrediction(
                 tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
@@ -215,7 +194,7 @@ class Predictor:
         ]
 
     def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
-        classes, masks, sizes = predict(self.module.model, image, self.size, options, self.device)
+        classes, masks, sizes = predict(self.model, image, self.size, options, self.device)
         return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
 
     def finish(
@@ -233,8 +212,8 @@ class Predictor:
         """
         unknown = sorted(set(results) - set(RESULTS))
         if unknown:
-            raise ValueError(f"A predictor knows no result {', '.join(unknown)}: choose of {', '.join(RESULTS)}.")
-        chosen, things = _merge(self.thresholds, thresholds), self.categories.is_thing
+            raise ValueError(f"A predictor knows no result {', '.join(unknown)}: choose from {', '.join(RESULTS)}.")
+        chosen, things = _laid_over(self.inference, thresholds), self.categories.is_thing
         classes, masks = raw.stages[-1].class_logits, raw.stages[-1].mask_logits
         found: dict[str, Any] = {}
         if "panoptic" in results:
@@ -248,22 +227,16 @@ class Predictor:
         return Result(**found, raw=raw if keep_raw else None)
 
 
-def _merge(base: Thresholds, over: Thresholds | Mapping[str, Any] | None) -> Thresholds:
+def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, Any] | None) -> InferenceOptions:
     """Thresholds and test-time options with some of them changed.
 
     Raises:
-        ValueError: a name or value that `InferenceOptions` does not know.
+        OptionError: a name or value that `InferenceOptions` does not know.
     """
-    if over is None or isinstance(over, Thresholds):
+    if over is None or isinstance(over, InferenceOptions):
         return over or base
-    known = {field.name: field.default for field in fields(InferenceOptions)}
-    for name, value in over.items():
-        if name not in known:
-            raise ValueError(f"There is no threshold {name}: known are {', '.join(known)}.")
-        kind, wanted = _KINDS[type(known[name])]
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-            raise ValueError(f"The inference option {name}={value} must be {wanted}.")
-    return InferenceOptions(**{**asdict(base), **over})
+    changes = to_plain(over) if isinstance(over, Thresholds) else over
+    return build_options(InferenceOptions, {**to_plain(base), **changes}, "inference.")
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-RULES = ("keep", "scale")
+from kmax.strategy.options import StrategyOptions
+
+
+class BatchError(ValueError):
+    """A batch that cannot be spread over the devices as the rule wants it."""
 
 
 @dataclass(frozen=True)
@@ -38,48 +41,20 @@ def num_devices(devices: Any, accelerator: str) -> int:
     return int(devices)
 
 
-def batch_plan(config: Mapping[str, Any]) -> BatchPlan:
-    """The plan for a configuration with its sections `strategy` and `dataset`.
+def batch_plan(strategy: StrategyOptions, recipe: int) -> BatchPlan:
+    """The plan for a recipe with a batch of `recipe` images.
 
-    `strategy.batch_rule=keep` makes the recipe's batch by accumulation; `scale` accumulates nothing and lets the
-    batch be what the devices hold.
+    The rule "keep" makes the recipe's batch by accumulation; "scale" accumulates nothing and lets the batch be what
+    the devices hold.
 
     Raises:
-        ValueError: an unknown rule, or a batch that does not divide.
+        BatchError: the batch does not divide.
     """
-    strategy, recipe = config["strategy"], int(config["dataset"]["batch_size"])
-    rule = strategy["batch_rule"]
-    if rule not in RULES:
-        raise ValueError(f"strategy.batch_rule={rule} is unknown: choose one of {', '.join(RULES)}.")
-    world = num_devices(strategy["devices"], strategy["accelerator"]) * strategy["num_nodes"]
-    per_device = strategy["batch_size_per_device"] or max(1, recipe // world)
-    if rule == "scale":
+    world = num_devices(strategy.devices, strategy.accelerator) * strategy.num_nodes
+    per_device = strategy.batch_size_per_device or max(1, recipe // world)
+    if strategy.batch_rule == "scale":
         return BatchPlan(world, per_device, 1, world * per_device, world * per_device / recipe)
     accumulate, rest = divmod(recipe, world * per_device)
     if rest or not accumulate:
-        raise ValueError(
-            f"An effective batch of {recipe} cannot be made of {world} device(s) × {per_device}: "
-            "set strategy.batch_size_per_device to a divisor, strategy.batch_rule=scale to follow the devices, or "
-            "change dataset.batch_size."
-        )
+        raise BatchError(f"An effective batch of {recipe} cannot be made of {world} device(s) × {per_device}")
     return BatchPlan(world, per_device, accumulate, recipe, 1.0)
-
-
-def apply_batch_rule(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the batch that the plan makes, and the rate, steps and warm-up that belong to it.
-
-    The rate grows linearly with the batch and everything counted in steps shrinks by the same factor, so that a run
-    sees as many images as its recipe says. Applying it twice changes nothing.
-
-    Raises:
-        ValueError: as `batch_plan`.
-    """
-    plan = batch_plan(config)
-    if plan.factor == 1.0:
-        return config
-    config = deepcopy(config)
-    config["dataset"]["batch_size"] = plan.effective_batch
-    config["optimizer"]["lr"] *= plan.factor
-    for section, key in (("optimizer", "steps"), ("optimizer", "warmup_steps"), ("trainer", "val_every_steps")):
-        config[section][key] = max(1, round(config[section][key] / plan.factor))
-    return config

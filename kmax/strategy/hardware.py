@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
+from kmax.options import OptionError
+from kmax.strategy.options import StrategyOptions
 from kmax.strategy.sync_norm import synchronize
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def check_hardware(config: Mapping[str, Any]) -> None:
+def check_hardware(strategy: StrategyOptions) -> None:
     """Refuse early what would end in a long traceback, or be replaced by something else without being asked.
 
     Raises:
-        ValueError: no GPU where one is asked for; float16 on a CPU; clipping with a fused optimizer in half precision.
+        OptionError: no GPU where one is asked for, or float16 on a CPU.
     """
-    strategy, optimizer = config["strategy"], config["optimizer"]
-    accelerator, precision = strategy["accelerator"], strategy["precision"]
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"strategy.accelerator={accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the "
-            "driver and at CUDA_VISIBLE_DEVICES."
+    if strategy.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise OptionError(
+            f"accelerator={strategy.accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the driver "
+            "and at CUDA_VISIBLE_DEVICES."
         )
-    if _on_cpu(accelerator) and precision == "16-mixed":
-        raise ValueError(
-            "strategy.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU (Lightning would take "
-            "bf16-mixed without a word)."
-        )
-    if optimizer.get("clip_norm") and optimizer["fused"] and precision.endswith("-mixed"):
-        raise ValueError(
-            "optimizer.fused=true undoes the scaling of half-precision gradients inside the step, too late for "
-            "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
+    if _on_cpu(strategy.accelerator) and strategy.precision == "16-mixed":
+        raise OptionError(
+            "precision=16-mixed needs a GPU: choose bf16-mixed or 32-true on a CPU (Lightning would take bf16-mixed "
+            "without a word)."
         )
 
 
@@ -54,14 +47,16 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
-def tune_model(model: nn.Module, strategy: Mapping[str, Any]) -> None:
-    """Lay the weights out as `strategy` asks, let batch norms see the batches of all ranks, and compile; on one rank the
-    model computes the same, and it keeps its names. On a CPU, memory is kept between steps, too."""
-    if _on_cpu(strategy["accelerator"]):
+def tune_model(model: nn.Module, strategy: StrategyOptions) -> None:
+    """Lay the weights out as `strategy` asks, let batch norms see the batches of all ranks, and compile.
+
+    On one rank the model computes the same, and it keeps its names. On a CPU, memory is kept between steps, too.
+    """
+    if _on_cpu(strategy.accelerator):
         keep_freed_memory()
-    if strategy["channels_last"]:
+    if strategy.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if strategy["sync_batchnorm"]:
+    if strategy.sync_batchnorm:
         synchronize(model)
-    if strategy["compile"]:
+    if strategy.compile:
         model.compile()

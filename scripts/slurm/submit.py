@@ -19,8 +19,8 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from kmax.config.compose import compose_config
-from kmax.strategy.batch_plan import batch_plan
+from kmax.config.checks import plan_of
+from kmax.config.compose import compose_config, strategy_options
 from kmax.strategy.slurm import slurm_resources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,8 +36,9 @@ def command(arguments: Sequence[str]) -> tuple[list[str], str]:
     options = [a for a in arguments if a.startswith("--")]
     overrides = [a for a in arguments if not a.startswith("--")]
     config = compose_config(None, *overrides)
-    plan = str(batch_plan(config))
-    asked = slurm_resources(config.strategy)
+    strategy = strategy_options(config)
+    plan = str(plan_of(strategy, config.dataset.batch_size))
+    asked = slurm_resources(strategy)
     own = [
         f"--job-name={config.name}",
         f"--chdir={ROOT}",

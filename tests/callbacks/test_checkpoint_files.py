@@ -15,8 +15,8 @@ from kmax.callbacks.checkpoint_files import rotate
 RECIPE = {"backbone": {}, "dataset": {}, "model": {}, "loss": {}, "optimizer": {"lr": 0.1}, "seed": 1}
 
 
-def config(folder: Path, resume: Any = "auto", **recipe: Any) -> dict[str, Any]:
-    return {**RECIPE, **recipe, "resume": resume, "callbacks": {"resume": {"folder": str(folder)}}}
+def config(folder: Path, resume: str = "auto", **recipe: Any) -> tuple[str, str, dict[str, Any]]:
+    return resume, str(folder), {**RECIPE, **recipe}
 
 
 def save(folder: Path, step: int) -> None:
@@ -32,15 +32,15 @@ def step_of(path: Path | None) -> int:
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
-    assert checkpoint_to_resume(config(tmp_path)) is None
+    assert checkpoint_to_resume(*config(tmp_path)) is None
     for step in (1, 2, 3):
         save(tmp_path, step)
     assert {file.name for file in tmp_path.iterdir()} == {"last.ckpt", "previous.ckpt"}
-    assert step_of(checkpoint_to_resume(config(tmp_path))) == 3
-    assert checkpoint_to_resume(config(tmp_path, "never")) is None
-    assert step_of(checkpoint_to_resume(config(tmp_path, str(tmp_path / "previous.ckpt")))) == 2
+    assert step_of(checkpoint_to_resume(*config(tmp_path))) == 3
+    assert checkpoint_to_resume(*config(tmp_path, "never")) is None
+    assert step_of(checkpoint_to_resume(*config(tmp_path, str(tmp_path / "previous.ckpt")))) == 2
     with pytest.raises(FileNotFoundError, match=r"no checkpoint /nowhere\.ckpt"):
-        checkpoint_to_resume(config(tmp_path, "/nowhere.ckpt"))
+        checkpoint_to_resume(*config(tmp_path, "/nowhere.ckpt"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "empty"])
@@ -52,16 +52,16 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path: Path, d
     half = len(content) // 2
     last.write_bytes({"cut": content[:half], "overwritten": bytes(half) + content[:half], "empty": b""}[damage])
     with pytest.warns(UserWarning, match=r"last\.ckpt cannot be read.*the one before"):
-        assert step_of(checkpoint_to_resume(config(tmp_path))) == 1
+        assert step_of(checkpoint_to_resume(*config(tmp_path))) == 1
     (tmp_path / "previous.ckpt").write_bytes(b"PK")
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ValueError, match="resume=never"):
-        checkpoint_to_resume(config(tmp_path))
+        checkpoint_to_resume(*config(tmp_path))
 
 
 def test_a_run_of_another_recipe_is_not_continued(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(ValueError, match=r"optimizer\.lr=0\.1, not 0\.2 .*hydra\.run\.dir"):
-        checkpoint_to_resume(config(tmp_path, optimizer={"lr": 0.2}))
+        checkpoint_to_resume(*config(tmp_path, optimizer={"lr": 0.2}))
 
 
 @pytest.mark.parametrize("when", ["while writing", "while syncing"])
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch: pyt
         save(tmp_path, 2)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     monkeypatch.undo()
-    assert step_of(checkpoint_to_resume(config(tmp_path))) == 1
+    assert step_of(checkpoint_to_resume(*config(tmp_path))) == 1
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +93,4 @@ def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="Older checkpoints are untouched"):
         save(tmp_path, 2)
     monkeypatch.undo()
-    assert step_of(checkpoint_to_resume(config(tmp_path))) == 1
+    assert step_of(checkpoint_to_resume(*config(tmp_path))) == 1

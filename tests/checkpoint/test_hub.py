@@ -11,7 +11,7 @@ import torch
 
 from kmax.checkpoint.hub import SharedModel
 from kmax.checkpoint.own import read_checkpoint
-from kmax.config.build import module_from_checkpoint
+from kmax.config.trained import load_trained
 from scripts import hub as script
 
 
@@ -32,7 +32,7 @@ def test_push_and_pull(tiny_checkpoint: Path, tmp_path: Path) -> None:
         pulled = read_checkpoint(tmp_path / name)
         assert pulled["kmax_config"] == trained["kmax_config"]
         assert all(torch.equal(pulled["state_dict"][key], value) for key, value in trained["state_dict"].items())
-    assert module_from_checkpoint(repository).categories.name == "shapes", "the folder is a checkpoint itself"
+    assert load_trained(repository).categories.name == "shapes", "the folder is a checkpoint itself"
     assert SharedModel.from_pretrained(repository).checkpoint["kmax_categories"] == trained["kmax_categories"]
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import golden_tools
 from kmax.checkpoint.detectron2 import their_name
 from kmax.model import Backbone, build_backbone, downloads
+from kmax.model.options import BackboneOptions
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_a_detectron2_style_file(resnet: dict[str, torch.Tensor], tmp_path: Path
     content = {"model": arrays, "__author__": "torchvision", "matching_heuristics": True}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(content))
     for family in ("detectron2", "deeplab2"):
-        check(build_backbone("resnet50", family=family, pretrained=str(tmp_path / "R-50.pkl")), resnet)
+        check(build_backbone(BackboneOptions("resnet50", pretrained=str(tmp_path / "R-50.pkl")), family), resnet)
 
 
 def test_an_original_convnext_file(convnext: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -57,21 +58,21 @@ def test_an_original_convnext_file(convnext: dict[str, torch.Tensor], tmp_path: 
     assert {"downsample_layers.0.0.weight", "stages.0.0.dwconv.weight", "stages.3.2.gamma"} <= original.keys()
     head = {"norm.weight": torch.ones(768), "norm.bias": torch.ones(768), "head.weight": torch.ones(3, 768)}
     torch.save({"model": {**original, **head}}, tmp_path / "convnext.pth")
-    check(build_backbone("convnext_tiny", pretrained=str(tmp_path / "convnext.pth")), convnext)
+    check(build_backbone(BackboneOptions("convnext_tiny", pretrained=str(tmp_path / "convnext.pth"))), convnext)
 
 
 def test_timms_own_files(resnet: dict[str, torch.Tensor], convnext: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(resnet, tmp_path / "resnet.pth")
-    check(build_backbone("resnet50", pretrained=str(tmp_path / "resnet.pth")), resnet)
+    check(build_backbone(BackboneOptions("resnet50", pretrained=str(tmp_path / "resnet.pth"))), resnet)
     save_file(convnext, tmp_path / "convnext.safetensors")
-    check(build_backbone("convnext_tiny", pretrained=str(tmp_path / "convnext.safetensors")), convnext)
+    check(build_backbone(BackboneOptions("convnext_tiny", pretrained=str(tmp_path / "convnext.safetensors"))), convnext)
     swin = timm.create_model("swin_tiny_patch4_window7_224").state_dict()
     torch.save(swin, tmp_path / "swin.pth")
-    backbone = build_backbone("swin_tiny", pretrained=str(tmp_path / "swin.pth"))
+    backbone = build_backbone(BackboneOptions("swin_tiny", pretrained=str(tmp_path / "swin.pth")))
     key = "body.patch_embed.proj.weight"
     assert torch.equal(backbone.state_dict()[key], swin["patch_embed.proj.weight"])
     with pytest.raises(ValueError, match="holds no timm weights for swin_tiny"):
-        build_backbone("swin_tiny", pretrained=str(tmp_path / "resnet.pth"))
+        build_backbone(BackboneOptions("swin_tiny", pretrained=str(tmp_path / "resnet.pth")))
 
 
 def test_a_tensorflow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +84,7 @@ def test_a_tensorflow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     variables["classifier/kernel"] = torch.ones(1)
     monkeypatch.setattr("kmax.checkpoint.imagenet.read_entries", lambda path: variables)
-    backbone = build_backbone("max_s", family="deeplab2", pretrained="ckpt-1")
+    backbone = build_backbone(BackboneOptions("max_s", pretrained="ckpt-1"), "deeplab2")
     theirs = variables["encoder/_stem/_conv1_bn_act/_conv/kernel"]
     assert torch.equal(backbone.state_dict()["stem.0.conv.weight"], theirs.permute(3, 2, 0, 1))
 
@@ -99,14 +100,14 @@ def test_a_tensorflow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_models_file_is_named(name: str, content: Any, sentence: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "f.pth")
     with pytest.raises(ValueError, match=sentence) as caught:
-        build_backbone(name, family="deeplab2", pretrained=str(tmp_path / "f.pth"))
-    assert "backbone.pretrained" in str(caught.value)
+        build_backbone(BackboneOptions(name, pretrained=str(tmp_path / "f.pth")), "deeplab2")
+    assert "pretrained" in str(caught.value)
 
 
 def test_a_missing_file_is_named() -> None:
     for name in ("resnet50", "swin_tiny"):
         with pytest.raises(FileNotFoundError, match=r"/nowhere\.pth"):
-            build_backbone(name, pretrained="/nowhere.pth")
+            build_backbone(BackboneOptions(name, pretrained="/nowhere.pth"))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "convnext_large.fb_in22k"])
@@ -118,11 +119,11 @@ def test_without_a_network_the_file_to_get_and_the_option_are_named(
     monkeypatch.setattr(downloads.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     repository = re.escape(timm.get_pretrained_cfg(name).hf_hub_id)
-    with pytest.raises(ValueError, match=rf"{repository}/.*model\.safetensors .*backbone\.pretrained=PATH"):
-        build_backbone(name, pretrained=True)
+    with pytest.raises(ValueError, match=rf"{repository}/.*model\.safetensors .*pretrained=PATH"):
+        build_backbone(BackboneOptions(name, pretrained=True))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE"):
-        build_backbone(name, pretrained=True)
+        build_backbone(BackboneOptions(name, pretrained=True))
 
 
 def test_a_network_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +136,12 @@ def test_a_network_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mo
     monkeypatch.setattr(downloads, "_open", lambda address: released.wait(20))
     monkeypatch.setattr(downloads, "PATIENCE", 0.05)
     with pytest.raises(ValueError, match="no answer within a second"):
-        build_backbone("resnet50", pretrained=True)
+        build_backbone(BackboneOptions("resnet50", pretrained=True))
     released.set()
 
 
 def test_there_are_no_timm_weights_for_max_s() -> None:
-    with pytest.raises(ValueError, match=r"backbone\.pretrained=false, or to the path"):
-        build_backbone("max_s", family="deeplab2", pretrained=True)
-    with pytest.raises(ValueError, match=r"set model\.family=deeplab2"):
+    with pytest.raises(ValueError, match=r"pretrained to false, or to the path"):
+        build_backbone(BackboneOptions("max_s", pretrained=True), "deeplab2")
+    with pytest.raises(ValueError, match=r"set the family to deeplab2"):
         build_backbone("max_s")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kmax.categories import load_categories
-from kmax.config.build import model_from_config
-from kmax.config.compose import command_line, compose_config, conf_dir, resolve
-from kmax.strategy.batch_plan import apply_batch_rule, batch_plan
+from kmax.config.build import model_from_options
+from kmax.config.checks import follow_batch, plan_of
+from kmax.config.compose import command_line, compose_config, conf_dir, read_options, run_options
+from kmax.config.options import PlanOptions, TrainOptions
 
 EXPERIMENTS = sorted(f.stem for f in (conf_dir() / "experiment").glob("*.yaml"))
 STRATEGIES = sorted(f.stem for f in (conf_dir() / "strategy").glob("*.yaml"))
@@ -31,19 +33,19 @@ PUBLISHED = {
 }
 
 
-def plain(config) -> dict:
-    """Resolved without the sections that need a running Hydra job."""
-    config = OmegaConf.create({k: v for k, v in config.items() if k not in ("callbacks", "logger")})
-    return resolve(config)
+def options_of(config: DictConfig) -> TrainOptions:
+    """Without the sections that need a running Hydra job."""
+    return run_options(OmegaConf.create({k: v for k, v in config.items() if k not in ("callbacks", "logger")}))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None:
-    config = plain(compose_config(experiment))
-    assert config["name"] == experiment
-    categories = load_categories(config["dataset"]["categories"])
+    options = options_of(compose_config(experiment))
+    assert options.name == experiment
+    categories = load_categories(options.dataset.categories)
+    backbone = replace(options.backbone, pretrained=False)
     with torch.device("meta"):
-        model = model_from_config(config, categories.num_classes, pretrained=False)
+        model = model_from_options(backbone, options.model, categories.num_classes)
     count = sum(p.numel() for p in model.parameters())
     if experiment in PUBLISHED:
         import json
@@ -56,41 +58,37 @@ def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_composes(strategy: str) -> None:
-    config = plain(compose_config("coco_resnet50", f"strategy={strategy}"))
-    plan = batch_plan(config)
+    options = options_of(compose_config("coco_resnet50", f"strategy={strategy}"))
+    plan = plan_of(options.strategy, options.dataset.batch_size)
     assert plan.effective_batch == 64 == plan.total_devices * plan.batch_size_per_device * plan.accumulate
-    assert config["plan"]["total_devices"] == plan.total_devices
+    assert options.plan.total_devices == plan.total_devices
 
 
 def test_multinode_keeps_the_published_batch() -> None:
-    config = plain(compose_config("coco_resnet50", "strategy=ddp_multinode"))
-    assert config["plan"] == {
-        "total_devices": 32,
-        "batch_size_per_device": 2,
-        "accumulate": 1,
-        "effective_batch": 64,
-    }
-    assert str(batch_plan(config)) == "effective batch 64 = 32 devices × 2 per device × 1 accumulated"
-    config = plain(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))
-    assert (config["plan"]["batch_size_per_device"], config["plan"]["accumulate"]) == (4, 16)
-    assert config["optimizer"]["lr"] == 5e-4
+    options = options_of(compose_config("coco_resnet50", "strategy=ddp_multinode"))
+    assert options.plan == PlanOptions(total_devices=32, batch_size_per_device=2, accumulate=1, effective_batch=64)
+    plan = plan_of(options.strategy, options.dataset.batch_size)
+    assert str(plan) == "effective batch 64 = 32 devices × 2 per device × 1 accumulated"
+    options = options_of(compose_config("coco_resnet50", "strategy=cpu", "strategy.batch_size_per_device=4"))
+    assert (options.plan.batch_size_per_device, options.plan.accumulate) == (4, 16)
+    assert options.optimizer.lr == 5e-4
 
 
 def test_rate_and_steps_follow_the_devices_when_asked() -> None:
     half = ("strategy=ddp_multinode", "strategy.num_nodes=2", "strategy.batch_size_per_device=2")
-    config = plain(compose_config("coco_resnet50", *half, "strategy.batch_rule=scale"))
-    assert config["dataset"]["batch_size"] == config["plan"]["effective_batch"] == 32
-    assert config["optimizer"]["lr"] == pytest.approx(2.5e-4)
-    assert (config["optimizer"]["steps"], config["optimizer"]["warmup_steps"]) == (300_000, 10_000)
-    assert config["trainer"]["val_every_steps"] == 10_000
-    assert apply_batch_rule(config) == config, "a resolved configuration is not scaled again"
-    kept = plain(compose_config("coco_resnet50", *half))
-    assert (kept["plan"]["accumulate"], kept["optimizer"]["steps"]) == (2, 150_000)
+    options = options_of(compose_config("coco_resnet50", *half, "strategy.batch_rule=scale"))
+    assert options.dataset.batch_size == options.plan.effective_batch == 32
+    assert options.optimizer.lr == pytest.approx(2.5e-4)
+    assert (options.optimizer.steps, options.optimizer.warmup_steps) == (300_000, 10_000)
+    assert options.trainer.val_every_steps == 10_000
+    assert follow_batch(options) == options, "options are not scaled again"
+    kept = options_of(compose_config("coco_resnet50", *half))
+    assert (kept.plan.accumulate, kept.optimizer.steps) == (2, 150_000)
 
 
 def test_an_unknown_batch_rule_is_named() -> None:
-    with pytest.raises(ValueError, match="batch_rule=double is unknown"):
-        plain(compose_config("coco_resnet50", "strategy.batch_rule=double"))
+    with pytest.raises(ValueError, match=r"strategy\.batch_rule=double must be one of keep, scale"):
+        options_of(compose_config("coco_resnet50", "strategy.batch_rule=double"))
 
 
 @pytest.mark.parametrize("devices", [7, "strategy.batch_size_per_device=7"])
@@ -99,7 +97,7 @@ def test_an_indivisible_batch_is_refused(devices: int | str) -> None:
     config = compose_config("coco_resnet50", "strategy=cpu", override)
     del config.callbacks, config.logger
     with pytest.raises(ValueError, match=r"^An effective batch of 64 cannot be made of .* change dataset.batch_size.$"):
-        resolve(config)
+        run_options(config)
 
 
 def test_a_listing_shows_values() -> None:
@@ -134,5 +132,5 @@ def test_an_unknown_experiment_is_named() -> None:
 
 
 def test_a_missing_value_is_named() -> None:
-    with pytest.raises(ValueError, match="lr"):
-        resolve(OmegaConf.create({"optimizer": {"lr": "???"}}))
+    with pytest.raises(ValueError, match=r"lacks a value for optimizer\.lr"):
+        read_options(TrainOptions, OmegaConf.create({"optimizer": {"lr": "???"}}))

@@ -142,3 +142,19 @@ def test_a_json_that_contradicts_itself_is_refused(path: Path, damage: Any, mess
     with pytest.raises(ValueError, match=message):
         load_index(path)
     assert not cache_files(path)[0].exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"annotations": [{"id": 1, "image_id": "i0", "segmentation": [[1, 2, 3, 4, 5, 6]]}]}, "COCO instances JSON"),
+        ({"annotations": [{"id": 1, "image_id": "i0", "bbox": [0, 0, 1, 1]}]}, "COCO detection: boxes without masks"),
+        ({"annotations": None}, "COCO JSON without annotations"),
+        ({"images": None, "shapes": [], "imagePath": "a.jpg"}, "Labelme JSON"),
+    ],
+)
+def test_other_json_is_refused_by_its_kind(path: Path, changes: dict[str, Any], kind: str) -> None:
+    whole = {**content(), "categories": [], **changes}
+    path.write_text(json.dumps({key: value for key, value in whole.items() if key != "images" or value is not None}))
+    with pytest.raises(ValueError, match=f"is not panoptic but {kind}.*prepare_own.py"):
+        load_index(path)

@@ -180,5 +180,5 @@ def test_what_does_not_fit_is_named() -> None:
         panoptic(classes, masks, [True] * 3)
     with pytest.raises(ValueError, match="of one image"):
         semantic(classes[:3], masks)
-    with pytest.raises(ValueError, match=r"overlap=1\.5 must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"overlap=1\.5 must be at most 1"):
         Thresholds(overlap=1.5)

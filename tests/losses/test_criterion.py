@@ -9,6 +9,7 @@ from torch import Tensor
 
 import golden_tools
 from kmax.losses import Criterion, match
+from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Target
 
 CASES = sorted(path.stem for path in golden_tools.GOLDEN.glob("criterion_*.npz"))
@@ -72,7 +73,7 @@ def random_targets(batch: int = 2, segments: int = 4, size: int = 17, classes: i
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
     fixture, output, targets = recorded(case)
-    losses = Criterion(int(fixture["num_classes"]), samples=10**6)(output, targets).by_name()
+    losses = Criterion(int(fixture["num_classes"]), LossOptions(samples=10**6))(output, targets).by_name()
     assert set(losses) == set(LOSSES)
     for name, value in losses.items():
         expected = WEIGHTS[name] * fixture[f"loss/{LOSSES[name]}"]
@@ -104,7 +105,7 @@ def test_match_is_the_recorded_one(case: str) -> None:
 def test_intermediate_predictions_share_the_final_match() -> None:
     torch.manual_seed(0)
     output, targets = random_output(predictions=3), random_targets()
-    criterion = Criterion(5, samples=1000)
+    criterion = Criterion(5, LossOptions(samples=1000))
     losses = criterion(output, targets).by_name()
     per_prediction = ("class", "mask", "dice", "instance_discrimination")
     assert set(losses) == {f"{n}{s}" for n in per_prediction for s in ("", "_0", "_1")} | {"semantic"}
@@ -124,7 +125,7 @@ def test_every_input_receives_a_finite_gradient(segments: int) -> None:
     torch.manual_seed(0)
     output = random_output()
     targets = [random_targets(batch=1)[0], random_targets(batch=1, segments=segments)[0]]
-    Criterion(5, samples=50)(output, targets).total.backward()
+    Criterion(5, LossOptions(samples=50))(output, targets).total.backward()
     for leaf in leaves(output):
         assert leaf.grad is not None
         assert leaf.grad.isfinite().all()
@@ -134,7 +135,7 @@ def test_an_empty_image_takes_part_in_the_mean_over_the_batch() -> None:
     torch.manual_seed(0)
     output, targets = random_output(), random_targets()
     empty = Target(torch.full((17, 17), -1), torch.zeros(0, dtype=torch.int64))
-    criterion = Criterion(5, samples=1000)
+    criterion = Criterion(5, LossOptions(samples=1000))
 
     def first(tensor: Tensor) -> Tensor:
         return tensor[:1]
@@ -156,7 +157,9 @@ def test_half_precision_is_raised(dtype: torch.dtype) -> None:
     results = []
     for tensors in (half, full):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = Criterion(5, samples=1000)(Output((Prediction(*tensors[:3]),), tensors[3]), targets).by_name()
+            losses = Criterion(5, LossOptions(samples=1000))(
+                Output((Prediction(*tensors[:3]),), tensors[3]), targets
+            ).by_name()
             torch.stack(list(losses.values())).sum().backward()
         results.append(losses)
     for name, value in results[0].items():
@@ -189,7 +192,7 @@ def test_coarse_pixel_features_may_be_left_at_their_own_stride() -> None:
         gradients = []
         values = []
         for feature in (small, resized):
-            losses = Criterion(5, samples=10**4)(
+            losses = Criterion(5, LossOptions(samples=10**4))(
                 Output((first._replace(pixel_feature=feature), final)), targets
             ).by_name()
             value = losses["instance_discrimination_0"]
@@ -211,8 +214,8 @@ def test_input_that_does_not_fit_is_refused() -> None:
         Criterion(5)(output._replace(semantic_logits=torch.randn(2, 6, 7, 7)), targets)
     with pytest.raises(ValueError, match="resize those of all predictions"):
         Criterion(5)(Output((random_output(size=9).predictions[0], output.predictions[0])), targets)
-    with pytest.raises(ValueError, match="at least one pixel"):
-        Criterion(5, samples=0)
+    with pytest.raises(ValueError, match="samples=0 must be at least 1"):
+        Criterion(5, LossOptions(samples=0))
 
 
 def test_the_criterion_has_no_parameters() -> None:
@@ -221,7 +224,7 @@ def test_the_criterion_has_no_parameters() -> None:
 
 def test_the_total_is_the_sum_of_all_losses() -> None:
     torch.manual_seed(0)
-    losses = Criterion(5, samples=50)(random_output(predictions=3), random_targets())
+    losses = Criterion(5, LossOptions(samples=50))(random_output(predictions=3), random_targets())
     torch.testing.assert_close(losses.total, torch.stack(list(losses.by_name().values())).sum())
     assert set(losses.final) == set(LOSSES)
     assert {name: losses.by_name()[name] for name in LOSSES} == losses.final

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from kmax.losses import match
 from kmax.losses.kernels import strips

@@ -7,6 +7,7 @@ import torch
 
 from kmax import build_model
 from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model.options import BackboneOptions, ModelOptions
 
 SMALL = {
     "num_queries": 8,
@@ -45,7 +46,7 @@ def test_dinov3_weights_go_by_their_tag() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (61, 130), (129, 65)])
 def test_the_model_runs_at_any_size(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    model = KMaXDeepLab(build_backbone("resnet18"), 5, **SMALL).eval()
+    model = KMaXDeepLab(build_backbone("resnet18"), 5, ModelOptions(**SMALL)).eval()
     with torch.no_grad():
         output = model(torch.randn(2, 3, *size))
     final = output.predictions[-1]
@@ -56,7 +57,7 @@ def test_the_model_runs_at_any_size(size: tuple[int, int]) -> None:
 
 
 def test_an_image_beyond_the_relative_positions_is_refused() -> None:
-    model = KMaXDeepLab(build_backbone("resnet18"), 5, **SMALL).eval()
+    model = KMaXDeepLab(build_backbone("resnet18"), 5, ModelOptions(**SMALL)).eval()
     with torch.no_grad(), pytest.raises(ValueError, match="use a smaller input"):
         model(torch.randn(1, 3, 64, 32 * 256))
 
@@ -72,7 +73,11 @@ def test_checkpointing_changes_no_gradient() -> None:
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = KMaXDeepLab(build_backbone("convnext_atto", checkpointing=checkpointing), 5, **SMALL, drop_path=0.0)
+        model = KMaXDeepLab(
+            build_backbone(BackboneOptions("convnext_atto", checkpointing=checkpointing)),
+            5,
+            ModelOptions(**SMALL, drop_path=0.0),
+        )
         model.train()
         torch.manual_seed(1)
         output = model(torch.randn(2, 3, 65, 65))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kmax.model import KMaXDeepLab, build_backbone, kmeans
+from kmax.model.options import ModelOptions
 
 B, N, C, P = 2, 5, 7, 60
 
@@ -48,9 +49,10 @@ def small_model(attention: str) -> KMaXDeepLab:
     torch.manual_seed(0)
     sizes = {"widths": (16, 16, 8, 8), "blocks": (1, 1, 1, 1), "layers": (1, 1, 1), "dim": 32, "feature_dim": 16}
     return KMaXDeepLab(
-        build_backbone("resnet18"), 5, num_queries=8, ffn_dim=32, drop_path=0.0, semantic_head="none",
-        attention=attention, **sizes,
-    )  # fmt: skip
+        build_backbone("resnet18"),
+        5,
+        ModelOptions(num_queries=8, ffn_dim=32, drop_path=0.0, semantic_head="none", attention=attention, **sizes),
+    )
 
 
 def test_the_two_kinds_share_their_weights_and_differ_where_pixels_are_gathered() -> None:
@@ -84,5 +86,5 @@ def test_gradients_reach_the_assignment_only_through_softmax() -> None:
 
 
 def test_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ValueError, match="attention=hard is unknown: choose one of kmeans, softmax"):
+    with pytest.raises(ValueError, match="attention=hard must be one of kmeans, softmax"):
         small_model("hard")

@@ -9,6 +9,7 @@ import torch
 import golden_tools
 from kmax.checkpoint.detectron2 import our_name
 from kmax.losses import Criterion
+from kmax.losses.options import LossOptions
 from kmax.structures import Target
 
 LOSSES = {
@@ -39,7 +40,7 @@ def test_a_training_step_equals_the_recorded_one(name: str) -> None:
         for i in range(len(images))
     ]
     semantic = {} if int(golden["sample_k/semantic"]) else {"semantic_temperature": None}
-    criterion = Criterion(golden_tools.CONFIGURATIONS[name][1], **semantic)
+    criterion = Criterion(golden_tools.CONFIGURATIONS[name][1], LossOptions(**semantic))
     output = model(images)
     losses = criterion(output, targets)
     total = losses.total

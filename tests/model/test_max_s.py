@@ -8,10 +8,11 @@ from timm.layers import DropPath
 
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.model.features import STEM, STRIDES
+from kmax.model.options import BackboneOptions, ModelOptions
 
 
 def max_s(drop_path: float = 0.0, **options: bool) -> torch.nn.Module:
-    return build_backbone("max_s", family="deeplab2", drop_path=drop_path, **options)
+    return build_backbone(BackboneOptions("max_s", drop_path=drop_path, **options), "deeplab2")
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71), (1, 1)])
@@ -32,9 +33,10 @@ def test_every_parameter_learns_also_when_activations_are_computed_again() -> No
     for checkpointing in (False, True):
         torch.manual_seed(1)
         model = KMaXDeepLab(
-            max_s(checkpointing=checkpointing), 3, family="deeplab2", num_queries=4, stem_stage=True, drop_path=0.0,
-            widths=(16, 8, 8, 8, 8), blocks=(1, 1, 1, 1, 1), layers=(1, 1, 1), dim=16, feature_dim=8, ffn_dim=16,
-            semantic_head="plain",
+            max_s(checkpointing=checkpointing), 3, ModelOptions(
+                family="deeplab2", num_queries=4, stem_stage=True, drop_path=0.0, widths=(16, 8, 8, 8, 8),
+                blocks=(1, 1, 1, 1, 1), layers=(1, 1, 1), dim=16, feature_dim=8, ffn_dim=16, semantic_head="plain",
+            )
         )  # fmt: skip
         for module in model.modules():  # the norms that start at 0 would hide what is behind them
             if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,10 @@ from PIL import Image
 
 from conftest import ROOT, run_python
 from kmax import Predictor
-from kmax.config.build import module_from_checkpoint
 from kmax.config.compose import compose_config
+from kmax.config.trained import TrainedModel, load_trained
 from kmax.data import ShapesDataset
-from kmax.inference.options import Thresholds
-from kmax.module import KMaXModule
+from kmax.inference.options import InferenceOptions
 from kmax.predict import export, serving
 from kmax.predict.serving import Description
 
@@ -30,22 +30,22 @@ PICTURES = [ShapesDataset(12, seed=4)[i].image for i in range(12)]
 
 
 @pytest.fixture(scope="module")
-def module(tiny_checkpoint: Path) -> KMaXModule:
+def module(tiny_checkpoint: Path) -> TrainedModel:
     """The trained module, made decided: after two steps of training the k-means update still counts nothing, masks are
     flat, and every query is void."""
-    result = module_from_checkpoint(tiny_checkpoint)
+    result = load_trained(tiny_checkpoint)
     decoder = result.model.transformer_decoder
     with torch.no_grad():
         for layer in decoder.layers:
             layer.update_out.norm.weight.fill_(1.0)
         decoder.predictor.mask_norm.weight.fill_(5.0)
         decoder.predictor.class_logits.bias[-1] -= 8.0
-    result.thresholds = Thresholds(1, 1, 0.1, 0.1, 0.5, 0.4)
-    return result
+    inference = InferenceOptions(1, 1, 0.1, 0.1, 0.5, 0.4)
+    return replace(result, options=replace(result.options, inference=inference))
 
 
 @pytest.fixture(scope="module")
-def onnx_file(module: KMaXModule, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx_file(module: TrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
@@ -57,7 +57,7 @@ def onnx_file(module: KMaXModule, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: KMaXModule) -> None:
+def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: TrainedModel) -> None:
     run, model = export.load_onnx(onnx_file), export.ExportableModel(module)
     for pictures in (PICTURES[:1], PICTURES[:3]):
         inputs = serving.prepare(pictures, (129, 129))
@@ -68,7 +68,7 @@ def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: KMaXModu
             np.testing.assert_allclose(theirs, ours, atol=1e-4 * float(ours.abs().max()))
 
 
-def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: KMaXModule) -> None:
+def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: TrainedModel) -> None:
     import onnx
 
     model = onnx.load(onnx_file)
@@ -81,7 +81,7 @@ def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: KMaXModule) -> No
     assert [f.name for f in onnx_file.parent.iterdir()] == ["model.onnx"]
 
 
-def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module: KMaXModule, tmp_path: Path) -> None:
+def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module: TrainedModel, tmp_path: Path) -> None:
     predictor = Predictor(module, (129, 129))
     for i, picture in enumerate(PICTURES[:2]):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
@@ -97,7 +97,7 @@ def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module:
         assert [s["area"] for s in line["segments"]] == pytest.approx(areas, abs=2)
 
 
-def test_pt2_equals_eager_at_a_size_of_its_own(module: KMaXModule, tmp_path: Path) -> None:
+def test_pt2_equals_eager_at_a_size_of_its_own(module: TrainedModel, tmp_path: Path) -> None:
     parity = export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 97), 2, PICTURES[:3])
     assert parity.deviation < 1e-4
     assert parity.identical == 3
@@ -107,14 +107,14 @@ def test_pt2_equals_eager_at_a_size_of_its_own(module: KMaXModule, tmp_path: Pat
 
 
 @pytest.mark.skipif(not os.environ.get("KMAX_TEST_AOTI"), reason="compiles for minutes: set KMAX_TEST_AOTI=1")
-def test_aoti_equals_eager(module: KMaXModule, tmp_path: Path) -> None:
+def test_aoti_equals_eager(module: TrainedModel, tmp_path: Path) -> None:
     parity = export.export_model(module, tmp_path / "model.aoti.pt2", "aoti", (129, 129), "dynamic", PICTURES)
     assert parity.deviation < 1e-4
     assert parity.identical == 12
 
 
 def test_a_deviation_is_an_error_and_leaves_what_was_there(
-    module: KMaXModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_spoiled(path: Path) -> export.Run:
         assert path.read_text() == "the file of today"
@@ -139,7 +139,7 @@ def test_a_deviation_is_an_error_and_leaves_what_was_there(
     assert (tmp_path / "model.pt2").read_text() == "the file of yesterday"
 
 
-def test_one_picture_in_ten_may_have_a_tie(module: KMaXModule) -> None:
+def test_one_picture_in_ten_may_have_a_tie(module: TrainedModel) -> None:
     model, calls = export.ExportableModel(module), iter(range(100))
     exact = export._with_numpy(model)
 
@@ -163,7 +163,7 @@ def test_one_picture_in_ten_may_have_a_tie(module: KMaXModule) -> None:
     ],
 )
 def test_mistakes_are_named(
-    module: KMaXModule, tmp_path: Path, format: str, size: tuple[int, int], batch: int | str, named: str
+    module: TrainedModel, tmp_path: Path, format: str, size: tuple[int, int], batch: int | str, named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
         export.export_model(module, tmp_path / "model", format, size, batch, PICTURES[:1])

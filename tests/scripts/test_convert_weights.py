@@ -22,14 +22,16 @@ from kmax.checkpoint.own import read_checkpoint
 from kmax.checkpoint.recognize import recognize
 from kmax.config.build import (
     build_datamodule,
+    build_module,
     build_trainer,
     initialize_from,
-    module_from_checkpoint,
-    module_from_config,
 )
-from kmax.config.compose import compose_config, resolve
+from kmax.config.compose import compose_config, run_options
+from kmax.config.options import TrainOptions
+from kmax.config.trained import load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
+from kmax.options import to_plain
 from kmax.predict.predictor import Predictor
 from scripts import convert_weights as script
 
@@ -66,22 +68,21 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
     backbone, dataset, _ = golden_tools.TENSORFLOW[name]
     found = recognize({key: torch.empty(shape, device="meta") for key, shape in golden_tools.variables(name)})
     assert (found.family, found.backbone, found.categories.name) == ("deeplab2", backbone, dataset)
-    config = check_configuration(found, backbone)
-    stride = 2 if dataset == "cityscapes" else 4
-    assert config["dataset"]["target_stride"] == stride
+    options = check_configuration(found, backbone)
+    assert options.dataset.target_stride == (2 if dataset == "cityscapes" else 4)
 
 
-def check_configuration(found: Any, backbone: str) -> dict[str, Any]:
+def check_configuration(found: Any, backbone: str) -> TrainOptions:
     """What is recognized is the experiment of that name, spelt out."""
-    config = script.configuration(found)
+    options = script.nearest_options(found)
     name = f"{found.categories.name}_{backbone}"
-    assert config["name"] == name
-    same = resolve(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
+    assert options.name == name
+    same = run_options(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
     for key, value in found.model.items():
-        expected = same["model"][key]
+        expected = to_plain(same.model)[key]
         assert value == (expected[: len(value)] if isinstance(value, list) else expected), key
-    assert config["dataset"]["inference"] == same["dataset"]["inference"]
-    return config
+    assert options.inference == same.inference
+    return options
 
 
 def test_the_report_names_what_was_recognized(small: KMaXDeepLab, tmp_path: Path, capsys: Any) -> None:
@@ -94,15 +95,15 @@ def test_the_report_names_what_was_recognized(small: KMaXDeepLab, tmp_path: Path
 
 
 def test_a_converted_checkpoint_predicts_what_the_model_predicts(small: KMaXDeepLab, converted: Path) -> None:
-    module = module_from_checkpoint(converted)
+    trained = load_trained(converted)
     images = torch.randn(1, 3, 65, 129)
     with torch.no_grad():
-        ours, theirs = module.model(images).predictions[-1], small(images).predictions[-1]
+        ours, theirs = trained.model(images).predictions[-1], small(images).predictions[-1]
     assert torch.equal(ours.class_logits, theirs.class_logits)
     assert torch.equal(ours.mask_logits, theirs.mask_logits)
     predictor = Predictor.from_checkpoint(converted, device="cpu")
     assert predictor.categories.names[0] == "road"
-    assert predictor.thresholds.thing_threshold == 0.5
+    assert predictor.inference.thing_threshold == 0.5
     predictor.size = (65, 129)
     assert predictor(np.zeros((40, 80, 3), np.uint8)).segment_map.shape == (40, 80)
 
@@ -138,13 +139,13 @@ def test_a_tensorflow_checkpoint_becomes_ours(tmp_path: Path) -> None:
     is_thing = load_categories("cityscapes").is_thing
     golden = golden_tools.load(f"tf/forward_{name}")
     images = golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
-    module = module_from_checkpoint(tmp_path / "ours.safetensors")
+    trained = load_trained(tmp_path / "ours.safetensors")
     with torch.no_grad():
-        prediction = module.model(torch.from_numpy(images).float(), coarse=False).predictions[-1]
+        prediction = trained.model(torch.from_numpy(images).float(), coarse=False).predictions[-1]
     theirs = prediction.class_logits[..., class_order(is_thing)]
     golden_tools.compare(theirs, golden, "transformer_class_logits", 1e-4)
     golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)
-    assert module.config["dataset"]["target_stride"] == 2
+    assert trained.options.dataset.target_stride == 2
     with pytest.raises(ValueError, match="is of the deeplab2 family"):
         convert(tmp_path / "ours.safetensors", tmp_path / "no.pth", "--to-detectron2")
 
@@ -166,24 +167,24 @@ def test_stripping_leaves_weights_and_configuration(tiny_checkpoint: Path, tmp_p
 
 def test_a_converted_checkpoint_fine_tunes_on_other_classes(converted: Path) -> None:
     """Cityscapes' 19 classes → the shapes: the class layers start anew, everything learns."""
-    options = [f"model.{key}={json.dumps(value)}" for key, value in SMALL.items()]
-    config = resolve(
+    sizes = [f"model.{key}={json.dumps(value)}" for key, value in SMALL.items()]
+    options = run_options(
         compose_config(
             "shapes", "~callbacks", "logger=none", "strategy=cpu", "backbone=resnet50", "backbone.pretrained=false",
-            "model=kmax_cityscapes", *options, "dataset.batch_size=2", "dataset.train.length=2", "loss.samples=64",
+            "model=kmax_cityscapes", *sizes, "dataset.batch_size=2", "dataset.train.length=2", "loss.samples=64",
             "optimizer.steps=2",
         )
     )  # fmt: skip
-    module = module_from_config(config, load_categories("shapes"), pretrained=False)
-    fresh = initialize_from(module, converted)
+    module = build_module(options, pretrained=False)
+    fresh = initialize_from(module, options, converted)
     assert all("class_logits" in name or "semantic_head" in name for name in fresh)
     assert len(fresh) == sum(SMALL["layers"]) + 2
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    trained = read_checkpoint(converted)["state_dict"]
+    weights = read_checkpoint(converted)["state_dict"]
     key = "model.transformer_decoder.centres"
-    assert torch.equal(before[key], trained[key])
-    trainer = build_trainer(config, limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False)
-    trainer.fit(module, build_datamodule(config))
+    assert torch.equal(before[key], weights[key])
+    trainer = build_trainer(options, limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.fit(module, build_datamodule(options))
     assert trainer.global_step == 2
     assert not torch.equal(module.state_dict()[key], before[key])
     assert all(value.isfinite().all() for value in module.state_dict().values())
@@ -198,11 +199,11 @@ def test_classes_of_another_dataset_are_named_by_a_file(tmp_path: Path, capsys: 
     convert(source, tmp_path / "ours.ckpt", "--categories", tmp_path / "mine.json")
     assert "7 classes (mine)" in capsys.readouterr().out
     convert(source, tmp_path / "ours.ckpt", "--categories", tmp_path / "mine.json", "--size", 65, 97)
-    module = module_from_checkpoint(tmp_path / "ours.ckpt")
-    assert module.config["dataset"]["size"] == [65, 97]
-    assert module.categories.names == load_categories("coco").names[:7]
+    trained = load_trained(tmp_path / "ours.ckpt")
+    assert trained.options.dataset.size == (65, 97)
+    assert trained.categories.names == load_categories("coco").names[:7]
     with pytest.raises(ValueError, match="19 classes, but mine has 7"):
-        recognize(meta(golden_tools.entries("cityscapes_r50")), module.categories)
+        recognize(meta(golden_tools.entries("cityscapes_r50")), trained.categories)
 
 
 def meta(entries: list[tuple[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -251,11 +252,11 @@ def test_wrong_uses_get_one_sentence(tiny_checkpoint: Path, converted: Path, tmp
         with pytest.raises(ValueError, match=sentence):
             convert(*arguments)
     published = converted.with_name("published.pkl")
-    for reader in (read_checkpoint, module_from_checkpoint):
+    for reader in (read_checkpoint, load_trained):
         with pytest.raises(ValueError, match=r"scripts/convert_weights\.py"):
             reader(published)
     with pytest.raises(ValueError, match="holds weights only, no run to go on with"):
-        checkpoint_to_resume({"resume": str(converted)})
+        checkpoint_to_resume(str(converted), None, {})
     assert not list(tmp_path.iterdir())
 
 

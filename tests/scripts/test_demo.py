@@ -45,7 +45,7 @@ def photo(tmp_path: Path) -> Path:
 
 def test_thresholds_and_clusters_need_one_pass(demo: Demo, photo: Path) -> None:
     calls: list[int] = []
-    handle = demo.predictor.module.model.register_forward_hook(lambda *_: calls.append(1))
+    handle = demo.predictor.model.register_forward_hook(lambda *_: calls.append(1))
     opened = demo.open(str(photo), "photo.png")
     overlay, rows = demo.segments(opened, LOW)
     _, none = demo.segments(opened, {**LOW, "thing_threshold": 1.0, "stuff_threshold": 1.0})

@@ -1,7 +1,7 @@
 """How many kernels a training step launches, and how often the host waits for them: budgets that need no GPU.
 
-The tensors are fake: of a "GPU" in the forward pass; on the meta device, which takes the same branches, where there is a
-backward pass, since autograd asks a GPU's driver for its streams.
+The tensors are fake: of a "GPU" in the forward pass; on the meta device, which takes the same branches, where there is
+a backward pass, since autograd asks a GPU's driver for its streams.
 """
 
 from __future__ import annotations

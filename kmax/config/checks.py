@@ -1,0 +1,87 @@
+"""Options that contradict each other or the machine are refused before anything runs. Here their keys are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kmax.config.options import TrainOptions
+from kmax.strategy.batch_plan import BatchError, BatchPlan, batch_plan
+from kmax.strategy.options import StrategyOptions
+
+
+def plan_of(strategy: StrategyOptions, batch_size: int) -> BatchPlan:
+    """How a batch is spread over the devices.
+
+    Raises:
+        ValueError: it cannot be; the message names the keys to change.
+    """
+    try:
+        return batch_plan(strategy, batch_size)
+    except BatchError as error:
+        raise ValueError(
+            f"{error}: set strategy.batch_size_per_device to a divisor, strategy.batch_rule=scale to follow the "
+            "devices, or change dataset.batch_size."
+        ) from None
+
+
+def check_run(options: TrainOptions) -> TrainOptions:
+    """The options of a run, the batch rule applied, after all checks of one section against another.
+
+    Raises:
+        ValueError: two of them contradict each other; the message names both.
+    """
+    check_crop(options)
+    check_clipping(options)
+    return follow_batch(options)
+
+
+def follow_batch(options: TrainOptions) -> TrainOptions:
+    """The options with the batch that the plan makes, and the rate, steps and warm-up that belong to it.
+
+    The rate grows linearly with the batch and everything counted in steps shrinks by the same factor, so that a run
+    sees as many images as its recipe says. Applying it twice changes nothing.
+    """
+    plan = plan_of(options.strategy, options.dataset.batch_size)
+    if plan.factor == 1.0:
+        return options
+
+    def fewer(steps: int) -> int:
+        return max(1, round(steps / plan.factor))
+
+    optimizer = replace(
+        options.optimizer,
+        lr=options.optimizer.lr * plan.factor,
+        steps=fewer(options.optimizer.steps),
+        warmup_steps=fewer(options.optimizer.warmup_steps),
+    )
+    trainer = replace(options.trainer, val_every_steps=fewer(options.trainer.val_every_steps))
+    dataset = replace(options.dataset, batch_size=plan.effective_batch)
+    return replace(options, dataset=dataset, optimizer=optimizer, trainer=trainer)
+
+
+def check_crop(options: TrainOptions) -> None:
+    """A crop must hold more pixels than the losses draw, and batch norm more than one value."""
+    dataset, samples = options.dataset, options.loss.samples
+    height, width = dataset.size
+    cells = -(-height // dataset.target_stride) * -(-width // dataset.target_stride)
+    if samples >= cells:
+        raise ValueError(
+            f"A crop of {height}×{width} has {cells} pixels at stride {dataset.target_stride}, so none has more than "
+            f"loss.samples={samples} labelled ones: lower loss.samples."
+        )
+    per_device = plan_of(options.strategy, dataset.batch_size).batch_size_per_device
+    if max(height, width) <= 32 and per_device == 1:
+        raise ValueError(
+            f"dataset.size=[{height},{width}] leaves one cell at stride 32, and batch norm needs two values: choose a "
+            "larger size, e.g. [65,65], or strategy.batch_size_per_device=2."
+        )
+
+
+def check_clipping(options: TrainOptions) -> None:
+    """A fused optimizer undoes the scaling of half-precision gradients inside the step, too late for clipping."""
+    optimizer, precision = options.optimizer, options.strategy.precision
+    if optimizer.clip_norm and optimizer.fused and precision.endswith("-mixed"):
+        raise ValueError(
+            "optimizer.fused=true undoes the scaling of half-precision gradients inside the step, too late for "
+            "optimizer.clip_norm: set optimizer.fused=false, or clip_norm=null."
+        )

@@ -1,0 +1,147 @@
+"""The roots of the configuration, one per program, made of the options that the rooms declare. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kmax.data.options import DatasetOptions
+from kmax.inference.options import InferenceOptions
+from kmax.losses.options import LossOptions
+from kmax.metrics.options import LOGGED, METRICS
+from kmax.model.options import BackboneOptions, ModelOptions
+from kmax.optim.options import OptimizerOptions
+from kmax.options import REQUIRED, OptionError, Options, option, section
+from kmax.strategy.options import StrategyOptions
+
+DEVICES = "auto, cpu, cuda, cuda:0, …"
+
+
+@dataclass(frozen=True)
+class TrainerOptions(Options):
+    """How often the run looks at itself, in optimizer steps."""
+
+    val_every_steps: int = option(REQUIRED, "steps between two validations", at_least=1)
+    save_every_steps: int = option(500, "steps between two checkpoints to go on from", at_least=1)
+    log_every_steps: int = option(50, "steps between two lines of metrics.csv", at_least=1)
+    limit_val_batches: int | float | None = option(
+        None, "an integer: so many validation batches; a fraction: that part of them; null: all", above=0
+    )
+    num_sanity_val_steps: int = option(0, "validation batches before training", at_least=0)
+    val_metrics: list[str] = option(["pq"], "what validation measures", choices=METRICS)
+    enable_progress_bar: bool = option(True, "show the progress")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = self.limit_val_batches
+        if isinstance(limit, float) and limit > 1 and not limit.is_integer():
+            raise OptionError(f"limit_val_batches={limit} must be an integer, or a fraction of 1.")
+        if not self.val_metrics:
+            raise OptionError(f"val_metrics=[] must be one or more of {', '.join(METRICS)}.")
+
+
+@dataclass(frozen=True)
+class PlanOptions(Options):
+    """What follows from hardware and recipe together; computed, to be read and not to be set."""
+
+    total_devices: int = option("${plan:total_devices}", "devices of all nodes")
+    batch_size_per_device: int = option("${plan:batch_size_per_device}", "images a device holds at once")
+    accumulate: int = option("${plan:accumulate}", "batches accumulated for a step")
+    effective_batch: int = option("${plan:effective_batch}", "images per step")
+
+
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """`train.py`: a run, from the network to the hardware."""
+
+    backbone: BackboneOptions = section(BackboneOptions, "the backbone")
+    dataset: DatasetOptions = section(DatasetOptions, "the data")
+    model: ModelOptions = section(ModelOptions, "the network")
+    loss: LossOptions = section(LossOptions, "the losses")
+    optimizer: OptimizerOptions = section(OptimizerOptions, "the optimizer")
+    inference: InferenceOptions = section(InferenceOptions, "thresholds and test-time options of validation")
+    strategy: StrategyOptions = section(StrategyOptions, "the hardware")
+    trainer: TrainerOptions = section(TrainerOptions, "how often the run looks at itself")
+    callbacks: dict[str, Any] = option({}, "callbacks by name, each with its _target_")
+    logger: dict[str, Any] = option({}, "loggers by name, each with its _target_")
+    plan: PlanOptions = section(PlanOptions, "what follows from hardware and recipe")
+    name: str = option("kmax", "of the run: its folder is runs/NAME/…")
+    seed: int = option(1, "of initialization, order and augmentation", at_least=0)
+    init_from: str | None = option(None, "start from the weights of this checkpoint")
+    resume: str | None = option("auto", "auto: go on where the run's folder stands; never; or a checkpoint")
+    metric: str = option("val/pq", "what best.ckpt and sweeps go by")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = {f"val/{logged}": metric for metric, several in LOGGED.items() for logged in several}
+        if self.metric not in names:
+            raise OptionError(f"metric={self.metric} must be one of {', '.join(names)}.")
+        if names[self.metric] not in self.trainer.val_metrics:
+            raise OptionError(
+                f"metric={self.metric} is not measured: set trainer.val_metrics="
+                f"[{','.join([*self.trainer.val_metrics, names[self.metric]])}], or choose another metric."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """`evaluate.py`: a checkpoint is measured; `dataset` and `inference` are laid over what it carries."""
+
+    ckpt: str = option(REQUIRED, "the checkpoint")
+    dataset: dict[str, Any] = option({}, "options that replace the checkpoint's, e.g. dataset.root=data/coco")
+    inference: dict[str, Any] = option({}, "thresholds and test-time options that replace the checkpoint's")
+    strategy: StrategyOptions = section(StrategyOptions, "the hardware")
+    metrics: list[str] = option(list(METRICS), "what is measured", choices=METRICS)
+    batch_size: int = option(1, "images per pass", at_least=1)
+    save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
+    limit: int | None = option(None, "only the first so many images", at_least=1)
+
+
+@dataclass(frozen=True)
+class PredictOptions(Options):
+    """`predict.py`: images, folders, videos or a camera are segmented."""
+
+    ckpt: str = option(REQUIRED, "the checkpoint")
+    input: Any = option(REQUIRED, "image, folder, 'glob/*.jpg', list.txt, video, webcam, or [several,of,these]")
+    output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
+    outputs: list[str] = option(
+        ["overlay", "panoptic", "segments", "video"],
+        "what is written; video: the overlays of a video, as one",
+        choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
+    )
+    inference: dict[str, Any] = option({}, "thresholds and test-time options that replace the checkpoint's")
+    size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
+    batch_size: int = option(1, "images per pass", at_least=1)
+    limit: int | None = option(None, "only so many new images", at_least=1)
+    device: str = option("auto", DEVICES)
+    num_workers: int = option(2, "threads that read, and as many that write", at_least=0)
+    top_instances: int = option(100, "(query, class) pairs that instances are made of", at_least=1)
+    overwrite: bool = option(False, "begin a folder of results anew")
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """`export.py`: a checkpoint becomes a file for deployment, and is compared with it."""
+
+    ckpt: str = option(REQUIRED, "the checkpoint")
+    format: str = option("onnx", "ONNX, torch.export, or compiled by AOTInductor", choices=("onnx", "pt2", "aoti"))
+    output: str | None = option(None, "the file; null: beside the checkpoint")
+    batch: Any = option("dynamic", "dynamic, or a number of images")
+    size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=33)
+    pictures: str | None = option(None, "folder of images to compare on; null: drawn shapes")
+    count: int = option(10, "how many of them", at_least=1)
+    tolerance: float = option(1e-4, "relative deviation of the logits that is accepted", above=0)
+
+
+@dataclass(frozen=True)
+class DemoOptions(Options):
+    """`demo.py`: a checkpoint in the browser."""
+
+    ckpt: str = option("runs/demo/checkpoints/best.ckpt", "the checkpoint; the default is what make demo trains")
+    examples: str | None = option(None, "folder of example images; null: the dataset's own")
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all")
+    port: int | None = option(None, "null: the first free one from 7860 on", at_least=0, at_most=65535)
+    device: str = option("auto", DEVICES)
+    size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
+    max_upload_mb: int = option(20, "largest upload in megabytes", at_least=1)
+    max_megapixels: float = option(40.0, "largest image in megapixels", above=0)

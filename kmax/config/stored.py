@@ -1,0 +1,33 @@
+"""The configuration that a checkpoint carries: written as plain containers, read back as options of today."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kmax.checkpoint.own import CONFIG_KEY
+from kmax.config.options import TrainOptions
+from kmax.options import OptionError, build_options
+
+
+def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a checkpoint in its form of today: version 0.1 kept `inference` inside `dataset`."""
+    config = dict(checkpoint[CONFIG_KEY])
+    dataset = dict(config.get("dataset", {}))
+    if "inference" in dataset:
+        config["inference"] = dataset.pop("inference")
+        config["dataset"] = dataset
+    return config
+
+
+def stored_options(checkpoint: Mapping[str, Any], path: str | Path) -> TrainOptions:
+    """The options that a checkpoint was trained with.
+
+    Raises:
+        ValueError: one that this version does not know.
+    """
+    try:
+        return build_options(TrainOptions, stored_config(checkpoint))
+    except OptionError as error:
+        raise ValueError(f"The configuration in {path} does not fit this version of kmax: {error}") from error
