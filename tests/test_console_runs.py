@@ -147,11 +147,11 @@ def test_ctrl_c_saves_and_the_printed_command_goes_on(tmp_path: Path) -> None:
 
 def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "runs/name/now"
-    result = run_python("train.py", *SMALL[:1], "dataset=coco", "dataset.root=/nowhere", f"hydra.run.dir={folder}")
+    result = run_python("train.py", *SMALL, "init_from=/nowhere.ckpt", f"hydra.run.dir={folder}")
     assert result.returncode == 1
     assert result.stdout.splitlines()[0] == f"run folder · {folder}"
     sentence, hint = result.stderr.splitlines()
-    assert sentence.startswith("error: /nowhere/")
+    assert sentence.startswith("error: There is no checkpoint /nowhere.ckpt")
     assert hint == "(HYDRA_FULL_ERROR=1 shows where it came from)"
     assert not folder.exists()
 

@@ -113,7 +113,7 @@ class Progress(ProgressBar):
             images: in a batch of this rank.
         """
         step, total = trainer.global_step, trainer.max_steps
-        every = max(1, int(trainer.val_check_batch) // trainer.accumulate_grad_batches)
+        every = max(1, int(trainer.val_check_batch or 1) // trainer.accumulate_grad_batches)
         rate, left = self.pace.steps_per_second, self.pace.seconds_left(total - step, total // every - step // every)
         per_step = images * trainer.accumulate_grad_batches * trainer.world_size
         loss = trainer.progress_bar_metrics.get("train/loss")
