@@ -107,7 +107,7 @@ def load_categories(name: str) -> Categories:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
         raise ValueError(f"dataset.categories={name} is unknown: choose one of {known}, or give a JSON file.")
-    return Categories.from_dict(json.loads(path.read_text()))
+    return Categories.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 CONVERTER = "scripts/prepare_own.py"

@@ -195,7 +195,7 @@ class ResultFolder:
         return self.folder / "instances.json"
 
     def _segments_csv(self) -> Path:
-        with replacing(self.folder / "segments.csv") as path, path.open("w", newline="") as file:
+        with replacing(self.folder / "segments.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(_COLUMNS)
             for r in self.records:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,28 @@ def test_the_table_has_a_row_per_segment(written: Path) -> None:
         *("1", "0.91", "30", "7", "4", "5", "6")
     ]
     assert len(rows) == 4
+
+
+def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text files have an encoding of their own: the locale of a container is ASCII."""
+    original = Path.open
+
+    def strict(path: Path, mode: str = "r", *rest: Any, encoding: str | None = None, **options: Any) -> Any:
+        return original(path, mode, *rest, encoding=encoding or (None if "b" in mode else "ascii"), **options)
+
+    monkeypatch.setattr(Path, "open", strict)
+    names = ("Straße", "道路 [/x]")
+    classes = tuple(Category(i + 1, name, True, (i, i, i)) for i, name in enumerate(names))
+    folder = ResultFolder(tmp_path, Categories("own", classes), EVERYTHING, {"input": "Bäume"})
+    segment_map = torch.ones(20, 30, dtype=torch.int32)
+    panoptic = PanopticMap(segment_map, (Segment(1, 1, score=0.5),))
+    instances = Instances(segment_map[None] == 1, torch.tensor([1]), torch.tensor([0.5]))
+    image = np.zeros((20, 30, 3), np.uint8)
+    folder.record(folder.write("ü", "ü.jpg", image, panoptic, np.zeros((20, 30), int), instances))
+    folder.assemble()
+    monkeypatch.undo()
+    assert f",{names[1]}," in (tmp_path / "segments.csv").read_text(encoding="utf-8")
+    assert [c["name"] for c in json.loads((tmp_path / "panoptic.json").read_text())["categories"]] == list(names)
 
 
 def test_a_folder_goes_on_with_the_same_settings_only(written: Path) -> None:
