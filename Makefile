@@ -3,9 +3,11 @@ EXTRAS ?= dev
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test-fast test test-all check docs format clean
 
 # The environment is built once, and again only when pyproject.toml has changed or other EXTRAS are asked for.
 $(INSTALLED): pyproject.toml
@@ -18,8 +20,14 @@ demo: $(INSTALLED)  ## train on the built-in shapes, then print PQ and draw pict
 	$(BIN)/python train.py experiment=demo hydra.run.dir=runs/demo
 	$(BIN)/python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt
 
-test: $(INSTALLED)  ## run the tests; those that need another extra are skipped (EXTRAS=dev,tf,… installs it)
-	$(BIN)/python -m pytest
+test-fast: $(INSTALLED)  ## the tests to run while working: under a minute, no network, one process
+	$(PYTEST) -m "not long and not slow"
+
+test: $(INSTALLED)  ## a few minutes; what needs another extra is skipped (EXTRAS=dev,tf,… installs it)
+	$(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)  ## everything, as in CI
+	$(PYTEST)
 
 check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .

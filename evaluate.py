@@ -1,4 +1,5 @@
-"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`."""
+"""Evaluate a checkpoint: `python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt`, or one of the model zoo by its name
+(`ckpt=coco_resnet50`)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from kmax.config.options import EvaluateOptions
 from kmax.config.trained import load_trained
 from kmax.console import plain
 from kmax.data.datamodule import PanopticDataModule
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.metrics import Report
 from kmax.module import KMaXModule
 from kmax.options import to_plain
@@ -49,7 +50,7 @@ def title(name: str) -> str:
     return TITLES.get(name, name.upper() if "_" not in name else "AP " + name.removeprefix("ap_"))
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A number of a table: counts as they are, qualities with two digits, nothing as a dash."""
     if value is None:
         return "–"
@@ -71,7 +72,7 @@ def print_table(report: Report) -> None:
         print(" · ".join(further))
 
 
-def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
+def save(report: Report, folder: Path, about: Json) -> Path:
     """Write metrics.json, with `about` on top, and metrics.csv; each appears whole or not at all."""
     target = folder / "metrics.json"
     for final, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
@@ -80,12 +81,12 @@ def save(report: Report, folder: Path, about: dict[str, Any]) -> Path:
     return target
 
 
-def _write_json(report: Report, path: Path, about: dict[str, Any]) -> None:
+def _write_json(report: Report, path: Path, about: Json) -> None:
     text = json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False)
     path.write_text(text, encoding="utf-8")
 
 
-def _write_csv(report: Report, path: Path, about: dict[str, Any]) -> None:
+def _write_csv(report: Report, path: Path, about: Json) -> None:
     groups = [{"name": name, **getattr(report, name)} for name in ("all", "things", "stuff")]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", *report.columns()])

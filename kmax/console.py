@@ -59,8 +59,8 @@ def override(key: str, value: object) -> str:
 
 
 def command(script: str, *arguments: str) -> str:
-    """A command line to be copied into a shell."""
-    return shlex.join(["python", script, *arguments])
+    """A command line to be copied into a shell; `script` is a file of Python or a program of its own."""
+    return shlex.join([*(["python"] if script.endswith(".py") else []), script, *arguments])
 
 
 def command_to_go_on(folder: Path, arguments: Sequence[str]) -> str:

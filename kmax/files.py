@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]
+"""An object of a JSON file, or one that becomes JSON."""
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -26,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # some writers make files that only their owner may read
-        temporary.replace(path)
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,7 +66,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """A JSON file, complete or not at all."""
     with write_atomically(path) as temporary, temporary.open("w") as file:
         json.dump(content, file)

@@ -70,19 +70,23 @@ def read_image(folder: ReadableFolder, name: str) -> Image.Image:
         raise UnreadableImageError(f"The image {where} is damaged ({error}): download or unpack it again.") from error
 
 
-def pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """An image (h, w, 3) at the top left of (H, W, 3), and the mask (H, W) of its pixels."""
+def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+    """An image (h, w, 3) within (H, W, 3), at the top left or below and right by `offset`, and the mask (H, W) of its
+    pixels."""
     height, width = image.shape[:2]
+    top, left = offset
     valid = np.zeros(size, bool)
-    valid[:height, :width] = True
-    return pad_array(image, size), valid
+    valid[top : top + height, left : left + width] = True
+    return pad_array(image, size, offset), valid
 
 
-def pad_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An array (h, w, …) at the top left of (H, W, …) zeros, which are written only where they are seen."""
-    height, width = array.shape[:2]
+def pad_array(array: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """An array (h, w, …) within (H, W, …) zeros, which are written only where they are seen."""
+    (height, width), (top, left) = array.shape[:2], offset
+    bottom, right = top + height, left + width
     padded = np.empty((*size, *array.shape[2:]), array.dtype)
-    padded[:height, :width], padded[height:], padded[:height, width:] = array, 0, 0
+    padded[top:bottom, left:right] = array
+    padded[:top], padded[bottom:], padded[top:bottom, :left], padded[top:bottom, right:] = 0, 0, 0, 0
     return padded
 
 

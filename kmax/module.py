@@ -14,9 +14,9 @@ from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions
 from kmax.inference.passes import Logits, predict, run_network, segment
 from kmax.inference.preprocess import normalize
-from kmax.losses import Criterion
+from kmax.losses import Criterion, Losses
 from kmax.metrics import MetricSuite, Report
-from kmax.model import KMaXDeepLab
+from kmax.model import Network
 from kmax.optim import follow_options, parameter_groups, warmup_poly
 from kmax.optim.options import OptimizerOptions
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
@@ -50,7 +50,7 @@ class KMaXModule(LightningModule):
 
     def __init__(
         self,
-        model: KMaXDeepLab,
+        model: Network,
         categories: Categories,
         inference: InferenceOptions,
         criterion: Criterion | None = None,
@@ -70,11 +70,12 @@ class KMaXModule(LightningModule):
 
     def forward(self, batch: Batch) -> Output:
         """Run the model on the uint8 images of a batch."""
-        return self.model(normalize(batch.images, batch.valid))
+        output: Output = self.model(normalize(batch.images, batch.valid))
+        return output
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert self.criterion is not None, "training needs losses"
-        losses = self.criterion(self(batch), batch.targets)
+        losses: Losses = self.criterion(self(batch), batch.targets)
         size = len(batch.targets)
         total = losses.total
         self.log("train/loss", total, prog_bar=True, batch_size=size)
@@ -118,13 +119,15 @@ class KMaXModule(LightningModule):
     def configure_optimizers(self) -> Any:
         options = self.optimizer_options
         assert options is not None, "training needs an optimizer"
-        groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
+        groups = parameter_groups(
+            self.model, options.lr, options.weight_decay, options.backbone_multiplier, options.layer_decay
+        )
         fused = options.fused
         if fused is None:
             fused = self.device.type in ("cpu", "cuda") and not options.clip_norm
-        optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=fused or None)
+        optimizer = torch.optim.AdamW(groups, lr=options.lr, eps=options.eps, fused=fused or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps)
+            optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps, options.warmup_start)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

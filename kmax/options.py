@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 REQUIRED = "???"
 """Default of an option without one; OmegaConf's mark of a missing value."""
+Plain = dict[str, Any]
+"""Options as plain containers: what JSON and YAML hold."""
 T = TypeVar("T")
 
 
@@ -76,7 +78,7 @@ def check_ranges(options: Any) -> None:
                 _check_value(declared, value, one)
 
 
-def _check_value(declared: Field[Any], whole: Any, value: Any) -> None:
+def _check_value(declared: Field[object], whole: object, value: object) -> None:
     limits = declared.metadata
     wanted = ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -92,18 +94,16 @@ def _check_value(declared: Field[Any], whole: Any, value: Any) -> None:
         raise OptionError(f"{declared.name}={_shown(whole)} must be {wanted}.")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as one would type it on the command line."""
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_shown, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if _is_plain(value) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def build_options(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+def build_options(kind: type[T], values: Mapping[str, object], prefix: str = "") -> T:
     """An options dataclass from plain containers, such as JSON or YAML hold; types and ranges are checked.
 
     Args:
@@ -125,7 +125,7 @@ def build_options(kind: type[T], values: Mapping[str, Any], prefix: str = "") ->
         raise OptionError(str(error) if nested else f"{prefix}{error}") from None
 
 
-def _converted(hint: Any, value: Any, name: str) -> Any:
+def _converted(hint: Any, value: object, name: str) -> Any:
     """`value` as the type that `hint` names."""
     if hint is Any or value == REQUIRED:
         return value
@@ -150,7 +150,7 @@ def _converted(hint: Any, value: Any, name: str) -> Any:
     raise OptionError(f"{name}={_shown(value)} must be {type_in_words(hint)}.")
 
 
-def _converted_to_one_of(kinds: Sequence[Any], value: Any, name: str) -> Any:
+def _converted_to_one_of(kinds: Sequence[object], value: object, name: str) -> object:
     if value is None and type(None) in kinds:
         return None
     # Exact types first: `int | float` must not make a float of an integer.
@@ -167,7 +167,7 @@ def _converted_to_one_of(kinds: Sequence[Any], value: Any, name: str) -> Any:
     raise AssertionError("a union has members")
 
 
-def _converted_sequence(origin: type, arguments: tuple[Any, ...], value: Sequence[Any], name: str) -> Any:
+def _converted_sequence(origin: type, arguments: tuple[object, ...], value: Sequence[object], name: str) -> object:
     any_length = origin is list or arguments[-1] is Ellipsis
     kinds = [arguments[0]] * len(value) if any_length else list(arguments)
     if len(kinds) != len(value):

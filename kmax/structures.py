@@ -6,6 +6,7 @@ without void.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -51,21 +52,27 @@ class Sample:
 class Target:
     """What one image is trained on: `segment_map` (h, w) int64 with −1 = void, `labels` (M,) int64.
 
-    Pixel value m stands for the segment with label `labels[m]`; the segments are disjoint by construction.
+    Pixel value m stands for the segment with label `labels[m]`; they are disjoint by construction. Two maps that
+    MaX-DeepLab uses: `crowd` (h, w) int64 holds the label of each crowd pixel, −1 elsewhere (None: crowd is void), and
+    `weight` (h, w) float32 what each pixel counts in the semantic loss (None: 1).
     """
 
     segment_map: Tensor
     labels: Tensor
+    crowd: Tensor | None = None
+    weight: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Target:
         """The same target on another device."""
-        return Target(
-            self.segment_map.to(device, non_blocking=non_blocking), self.labels.to(device, non_blocking=non_blocking)
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Target:
         """The same target in page-locked memory."""
-        return Target(self.segment_map.pin_memory(), self.labels.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Target:
+        maps = (self.segment_map, self.labels, self.crowd, self.weight)
+        return Target(*(tensor if tensor is None else change(tensor) for tensor in maps))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,12 @@ class Prediction(NamedTuple):
 
 class Output(NamedTuple):
     """What the model returns: `predictions` from coarse to final; `semantic_logits` (B, K+1 or K, h, w) in
-    training with an auxiliary semantic head, otherwise None."""
+    training with an auxiliary semantic head, otherwise None; `relaxation` in training with ReMaX, per prediction the
+    semantic logits (B, K+1, h', w') that relax it, or None."""
 
     predictions: tuple[Prediction, ...]
     semantic_logits: Tensor | None = None
+    relaxation: tuple[Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True)

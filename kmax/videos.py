@@ -21,7 +21,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ValueError("Reading videos and cameras needs PyAV: pip install av.") from error
+        raise ValueError("Reading videos and cameras needs PyAV: pip install 'kmax-deeplab[demo]'.") from error
     return av
 
 

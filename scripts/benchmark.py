@@ -1,255 +1,149 @@
-"""Time and memory of the costly parts, relative to a reference timed in the same run.
+"""Time and memory: of training and inference on this device, and of the costly parts on a CPU.
 
-    python scripts/benchmark.py                 all benchmarks
-    python scripts/benchmark.py criterion       one of them
+    python scripts/benchmark.py                            everything that fits this device, in nine minutes at most
+    python scripts/benchmark.py training --json out.json   one of the names below; figures as JSON, too
+    python scripts/benchmark.py criterion                  a part, on the CPU
 
-Every figure is the best of a few repetitions. Unless a benchmark names another reference, the unit is one float32
-product of two 2048 × 2048 matrices.
+training, inference, precision: tables of the device. A step is split into data, forward, criterion, backward and
+optimizer (each waited for, so their sum is more than a step); launches and waits are counted. precision is the PQ of a
+trained checkpoint (--ckpt) in each precision.
+
+The parts are the best of a few repetitions, relative to a reference timed in the same run: unless a part names another,
+one float32 product of two 2048 × 2048 matrices.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import io
-import math
+import json
 import os
+import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-import torchvision
-from PIL import Image
-from torch import Tensor
+from benchmark_device import (
+    PHASES,
+    Row,
+    cpu_settings,
+    gpu_settings,
+    measure_inference,
+    measure_precision,
+    measure_step,
+    quick_settings,
+)
+from benchmark_parts import BENCHMARKS, parts
 
-from kmax import build_model
-from kmax.data import CocoPanoptic
-from kmax.data.loader import single_threaded
-from kmax.data.options import DatasetOptions
-from kmax.data.training import TrainingSet
-from kmax.geometry import Sizes
-from kmax.inference.options import Thresholds
-from kmax.inference.postprocess import panoptic
-from kmax.losses import Criterion
-from kmax.metrics import PanopticQuality
-from kmax.strategy.hardware import keep_freed_memory
-from kmax.structures import Output, PanopticMap, Prediction, Sample, Segment, Target
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """`step` is what is timed; of `allowance` bytes (gradients, results) its memory is not counted. `reference`, called
-    `unit` in the plural, is what its time is divided by. `clock` may count the time of one core instead."""
-
-    title: str
-    step: Callable[[], object]
-    allowance: int = 0
-    reference: Callable[[], object] | None = None
-    unit: str = "products of 2048³"
-    clock: Callable[[], float] = time.perf_counter
+TINY = (
+    "backbone.name=test_resnet",
+    "model.widths=[16,16,16,16]",
+    "model.dim=32",
+    "model.feature_dim=16",
+    "model.ffn_dim=32",
+    "model.heads=4",
+    "model.decoder_heads=4",
+)
+"""Overrides that make a model of seconds."""
 
 
-def blobs(batch: int, size: int, segments: int, num_classes: int) -> list[Target]:
-    """Targets of `segments` discs of falling size, about a tenth of the pixels void."""
-    rows = torch.arange(size)
-    targets = []
-    for _ in range(batch):
-        segment_map = torch.zeros(size, size, dtype=torch.int64)
-        for segment in range(1, segments):
-            centre, radius = torch.randint(size, (2,)), size / (2 + segment)
-            distance = (rows[:, None] - centre[0]) ** 2 + (rows[None] - centre[1]) ** 2
-            segment_map[distance < radius**2] = segment
-        segment_map[: size // 10] = -1
-        ids, compact = segment_map.unique(return_inverse=True)  # −1 comes first
-        targets.append(Target(compact - 1, torch.randint(num_classes, (len(ids) - 1,))))
-    return targets
+def training(device: torch.device, quick: bool, deadline: float) -> list[Row]:
+    """A row per setting until the time is over."""
+    settings = quick_settings(TINY) if quick else gpu_settings() if device.type == "cuda" else cpu_settings()
+    print(f"| training on {device} | batch | images/s | ms: {', '.join(PHASES)} | launches | waits | peak |")
+    print("| --- " * 7 + "|")
+    rows: list[Row] = []
+    for setting in settings:
+        late = time.perf_counter() > deadline
+        row = {"error": "not measured: no time left"} if late else measure_step(setting, device, 1 if quick else 5)
+        options = [name for name in ("compiled", "sync_norm", "recompute") if getattr(setting, name)]
+        options += [] if setting.channels_last else ["channels first"]
+        name = setting.experiment or "tiny"
+        title = f"{name} {setting.size[0]}×{setting.size[1]} {', '.join([setting.precision, *options])}"
+        print(f"| {title} | {setting.batch} | {_figures(row)} |", flush=True)
+        rows.append({"setting": title, **row})
+    return rows
 
 
-def criterion(size: int = 321, batch: int = 2, queries: int = 128, num_classes: int = 133) -> Benchmark:
-    """Forward and backward pass of all losses: seven predictions, 4096 drawn pixels, as in training on COCO."""
-
-    def leaf(*shape: int) -> Tensor:
-        return torch.randn(shape).requires_grad_()
-
-    def prediction() -> Prediction:
-        feature = torch.nn.functional.normalize(torch.randn(batch, 128, size, size), dim=1).requires_grad_()
-        return Prediction(leaf(batch, queries, num_classes + 1), leaf(batch, queries, size, size), feature)
-
-    output = Output(tuple(prediction() for _ in range(7)), leaf(batch, num_classes + 1, size, size))
-    leaves = [tensor for prediction in output.predictions for tensor in prediction]
-    if output.semantic_logits is not None:
-        leaves.append(output.semantic_logits)
-    targets = blobs(batch, size, 20, num_classes)
-    losses = Criterion(num_classes)
-
-    def step() -> None:
-        for tensor in leaves:
-            tensor.grad = None
-        losses(output, targets).total.backward()
-
-    gradients = sum(tensor.numel() * tensor.element_size() for tensor in leaves)
-    return Benchmark(f"criterion, 7 predictions of {batch} × {queries} × {size} × {size}", step, gradients)
+def _figures(row: Row) -> str:
+    if "error" in row:
+        return f"{row['error']} | | | | "
+    phases = " · ".join(f"{row['ms'][name]:.0f}" for name in PHASES)
+    counts = (str(row[key]) if row.get(key) is not None else "–" for key in ("launches", "waits"))
+    peak = f"{row['peak_gib']:.1f} GiB" if "peak_gib" in row else "–"
+    return f"{row['images_per_s']:.1f} | {phases} | {' | '.join(counts)} | {peak}"
 
 
-def postprocess(size: int = 321, result: int = 1281, queries: int = 128, num_classes: int = 133) -> Benchmark:
-    """From the logits of an image, smooth blobs and noise, to its panoptic map of `result`²."""
-    blobs = torch.nn.functional.interpolate(12 * torch.randn(1, queries, 6, 6), (size, size), mode="bicubic")
-    mask_logits = blobs[0] + torch.randn(queries, size, size) / 2
-    class_logits = 6 * torch.randn(queries, num_classes + 1)
-    is_thing = [label < 80 for label in range(num_classes)]
-    sizes = Sizes.fit((result, result), (result, result))
-
-    def step() -> None:
-        panoptic(class_logits, mask_logits, is_thing, Thresholds(), sizes)
-
-    return Benchmark(f"post-processing, {queries} × {size} × {size} to {result} × {result}", step)
-
-
-def training_step(size: int = 257, batch: int = 2) -> Benchmark:
-    """A whole step of `coco_resnet50`, optimizer included, against one of torchvision's ResNet-50 classifier; both
-    with what `train.py` uses on a CPU."""
-    keep_freed_memory()
-    images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    targets = blobs(batch, -(-size // 4), 10, 133)
-    labels = torch.randint(1000, (batch,))
-    model, losses = build_model("coco_resnet50").train(), Criterion(133)
-    classifier = torchvision.models.resnet50().train()
-    for network in (model, classifier):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ours, theirs = (torch.optim.AdamW(network.parameters(), 1e-5, fused=True) for network in (model, classifier))
-
-    def step() -> None:
-        losses(model(images), targets).total.backward()
-        ours.step()
-        ours.zero_grad()
-
-    def reference() -> None:
-        torch.nn.functional.cross_entropy(classifier(images), labels).backward()
-        theirs.step()
-        theirs.zero_grad()
-
-    title = f"training step of coco_resnet50, {batch} × {size} × {size}"
-    return Benchmark(title, step, reference=reference, unit="steps of a ResNet-50 classifier")
+def inference(device: torch.device, quick: bool, deadline: float) -> list[Row]:
+    """A row per runtime and precision."""
+    runtimes = [("torch", "fp32"), ("torch", "bf16")]
+    if not quick:
+        on_gpu = device.type == "cuda"
+        runtimes += [("torch", "fp16"), ("compile", "fp16")] if on_gpu else [("onnx", "fp32"), ("compile", "fp32")]
+    size, experiment = ((65, 65), None) if quick else ((641, 641), "coco_resnet50")
+    print("\n| inference | images/s | post-processing |\n| --- | --- | --- |")
+    rows: list[Row] = []
+    for runtime, precision in runtimes:
+        if time.perf_counter() > deadline:
+            continue
+        row = measure_inference(experiment, size, device, runtime, precision, *(TINY if quick else ()))
+        about = f"{row['experiment']} {size[0]}×{size[1]} {runtime} {precision}"
+        print(f"| {about} | {row['images_per_s']:.1f} | {row['postprocess_ms']:.0f} ms |", flush=True)
+        rows.append(row)
+    return rows
 
 
-def training_input(size: int = 1281, draws: int = 100) -> Benchmark:
-    """Training images on one core: decode, crop and resize, colour jitter, copy-paste, targets.
-
-    Raises:
-        FileNotFoundError: there are no files of COCO; `KMAX_SAMPLE_DATA` names a folder with `coco128/`.
-    """
-    root = Path(os.environ.get("KMAX_SAMPLE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "coco128"
-    folder = root / "annotations" / "panoptic_train2017"
-    dataset = CocoPanoptic(root / "train2017", folder, folder.with_suffix(".json"))
-    training = TrainingSet(
-        dataset, DatasetOptions(size=(size, size), scale=(0.2, 2.0)), seed=0, min_labelled_pixels=4096
-    )
-    files = [file.read_bytes() for file in sorted((root / "train2017").iterdir())[:draws]]
-    single_threaded()
-
-    def step() -> None:
-        for index in range(draws):
-            training[0, index]
-
-    def decode() -> None:
-        for content in files:
-            Image.open(io.BytesIO(content)).load()
-
-    title = f"input, {draws} training images of {size} × {size} from COCO"
-    return Benchmark(title, step, reference=decode, unit=f"× PIL decoding {draws} JPEG", clock=time.thread_time)
+def precision(ckpt: Path, device: torch.device, quick: bool) -> list[Row]:
+    """A row per precision, where there is a checkpoint."""
+    if not ckpt.exists():
+        print(f"precision: left out. There is no checkpoint {ckpt}: `make demo` trains one, --ckpt names another.")
+        return []
+    rows = measure_precision(ckpt, device, 2 if quick else None)
+    print("\n" + " · ".join(f"PQ in {row['precision']} {row['pq']:.2f}" for row in rows), flush=True)
+    return rows
 
 
-def panoptic_quality(images: int = 100, segments: int = 30, num_classes: int = 133) -> Benchmark:
-    """Counting the segments of images of 640 × 480 on one core."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:480, :640]
-    corners = rng.uniform(0, 480, (segments, 2))
-    nearest = np.stack([np.hypot(y - row, x - 1.3 * column) for row, column in corners]).argmin(0).astype(np.int32)
-    table = tuple(Segment(i + 1, int(label)) for i, label in enumerate(rng.integers(0, num_classes, segments)))
-    truth = Sample(np.zeros((480, 640, 3), np.uint8), nearest + 1, table, 0)
-    moved = np.where(rng.random(nearest.shape) < 0.01, 0, np.roll(nearest, (2, 3), (0, 1)))
-    prediction = PanopticMap(torch.as_tensor(moved + 1), table)
-    metric = PanopticQuality([label < 80 for label in range(num_classes)])
-
-    def step() -> None:
-        for _ in range(images):
-            metric.update([prediction], [truth])
-
-    return Benchmark(f"panoptic quality, {images} images of 640 × 480", step, clock=time.thread_time)
-
-
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
-    "criterion": criterion,
-    "input": training_input,
-    "panoptic_quality": panoptic_quality,
-    "postprocess": postprocess,
-    "training_step": training_step,
-}
-
-
-def best_time(step: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of the fastest of some calls."""
-    best = math.inf
-    for _ in range(repetitions):
-        start = clock()
-        step()
-        best = min(best, clock() - start)
-    return best
-
-
-def memory(field: str) -> int:
-    """Bytes of resident memory: `VmRSS` now, `VmHWM` at most; 0 where the system does not say (not Linux)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024
-
-
-def peak_memory(step: Callable[[], object]) -> int:
-    """Bytes that resident memory rises by during `step`."""
-    gc.collect()
-    before = memory("VmRSS")
-    reset = Path("/proc/self/clear_refs")
-    if reset.exists():
-        reset.write_text("5")  # start the high-water mark anew
-    step()
-    return memory("VmHWM") - before
+DEVICE_TABLES = ("training", "inference", "precision")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    known = (*DEVICE_TABLES, *BENCHMARKS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)} (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--ckpt", type=Path, default=Path("runs/demo/checkpoints/best.ckpt"))
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--quick", action="store_true", help="tiny models, to see that everything works")
+    parser.add_argument("--limit", type=float, default=480, help="seconds after which no further row is begun")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args(arguments)
-    unknown = set(options.names) - set(BENCHMARKS)
+    unknown = set(options.names) - set(known)
     if unknown:
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}.")
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    factors = torch.randn(2, 2048, 2048)
-    for name in BENCHMARKS:  # in this order: the training step, the last, changes how memory is handed back
-        if options.names and name not in options.names:
-            continue
-        try:
-            benchmark = BENCHMARKS[name]()
-        except FileNotFoundError as error:
-            print(f"{name}: left out. {error}")
-            continue
-        reference = benchmark.reference or (lambda: factors[0] @ factors[1])
-        memory_used = peak_memory(benchmark.step) - benchmark.allowance  # in the first call, which also warms up
-        unit = best_time(reference, 10, benchmark.clock)
-        seconds = best_time(benchmark.step, options.repetitions, benchmark.clock)
-        unit = min(unit, best_time(reference, 10, benchmark.clock))
-        print(
-            f"{benchmark.title}: {1000 * seconds:.0f} ms = {seconds / unit:.1f} {benchmark.unit} "
-            f"({1000 * unit:.1f} ms each), "
-            f"{memory_used / 1e9:.2f} GB above inputs and gradients"
-        )
+    names, device, deadline = options.names or known, torch.device(options.device), time.perf_counter() + options.limit
+    report: dict[str, object] = {"device": device_name(device), "torch": torch.__version__, "threads": options.threads}
+    print(report["device"], flush=True)
+    if "training" in names:
+        report["training"] = training(device, options.quick, deadline)
+    if "inference" in names:
+        report["inference"] = inference(device, options.quick, deadline)
+    if "precision" in names:
+        report["precision"] = precision(options.ckpt, device, options.quick)
+    if not options.quick:
+        report["parts"] = parts(names, options.repetitions)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+def device_name(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

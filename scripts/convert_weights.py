@@ -1,5 +1,6 @@
 """Published checkpoints become ours, and ours become small or Detectron2's.
 
+    python scripts/convert_weights.py --download coco_resnet50                     # by its name in docs/model_zoo.md
     python scripts/convert_weights.py kmax_r50.pth r50.safetensors
     python scripts/convert_weights.py kmax_resnet50_coco_train/ckpt-150000 r50_tf.ckpt
     python scripts/convert_weights.py runs/demo/checkpoints/best.ckpt demo.safetensors --strip
@@ -7,90 +8,34 @@
 
 SOURCE is a PyTorch file (.pth, .pkl, .safetensors) or a TensorFlow checkpoint (prefix, .index file or folder); what it
 is follows from its names and shapes. TARGET ends in .ckpt or .safetensors; evaluate.py, Predictor.from_checkpoint and
-init_from take either as it is.
+init_from take either as it is. With --download there is no SOURCE, and without TARGET the file stays in the cache,
+where evaluate.py ckpt=NAME, kmax.Predictor.from_pretrained("NAME") and init_from=NAME find it.
 """
 
 from __future__ import annotations
 
 import argparse
 import pickle
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.prompt import Prompt
 from torch import Tensor
 
-from kmax.categories import Categories, load_categories
+from kmax.categories import load_categories
 from kmax.checkpoint.detectron2 import to_detectron2
-from kmax.checkpoint.foreign import read_entries
-from kmax.checkpoint.names import misfit
-from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, read_checkpoint, write_checkpoint
-from kmax.checkpoint.recognize import Recognized, recognize
-from kmax.config.build import model_from_options
-from kmax.config.compose import compose_config, conf_dir, run_options
+from kmax.checkpoint.download import fetch_backbone
+from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint, write_checkpoint
+from kmax.checkpoint.published import find_published
+from kmax.config.convert import PREFIX, Conversion, Told, convert
 from kmax.config.explain import run_or_explain
-from kmax.config.options import TrainOptions
+from kmax.config.pretrained import download
+from kmax.config.variants import VARIANTS, AmbiguousError
 from kmax.files import replacing
-from kmax.model.options import ModelOptions
-from kmax.options import build_options, to_plain
-
-PREFIX = "model."
-"""What our module's names begin with; the rest are the model's own."""
-DATASETS = ("coco", "cityscapes", "ade20k")
-
-
-def convert(
-    source: Path, target: Path, categories: Categories | None = None, size: Sequence[int] | None = None
-) -> Recognized:
-    """Translate a published checkpoint; nothing is written unless every entry has its place in the model.
-
-    Args:
-        categories: the classes, where their number tells no published dataset.
-        size: (H, W) that images are fitted into, where it is not the dataset's.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
-    """
-    recognized = recognize(read_entries(source), categories)
-    options = nearest_options(recognized)
-    if size:
-        options = replace(options, dataset=replace(options.dataset, size=(size[0], size[1])))
-    with torch.device("meta"):
-        own = model_from_options(options.backbone, options.model, recognized.categories.num_classes).state_dict()
-    problem = misfit(own, recognized.state)
-    if problem:
-        raise ValueError(f"{source} looks like {recognized}, but does not fit it: {problem}. Is the file mixed up?")
-    state = {PREFIX + name: value.to(own[name].dtype) for name, value in recognized.state.items()}
-    carried = {CONFIG_KEY: to_plain(options), CATEGORIES_KEY: recognized.categories.to_dict()}
-    write_checkpoint(target, {"state_dict": state, **carried})
-    return recognized
-
-
-def nearest_options(recognized: Recognized) -> TrainOptions:
-    """The options of the nearest experiment, with the model that the weights tell."""
-    dataset = recognized.categories.name
-    overrides = ["backbone.pretrained=false", "~callbacks", "logger=none"]
-    if dataset not in DATASETS:
-        overrides += ["dataset=coco_format", f"dataset.root=data/{dataset}"]
-        dataset = "coco"
-    name = f"{dataset}_{recognized.backbone}"
-    exists = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
-    if not exists:
-        overrides += [f"name={name}", f"backbone.name={recognized.backbone}"]
-    options = run_options(compose_config(name if exists else f"{dataset}_resnet50", *overrides))
-    stride = 2 if _fine_stem(recognized) else options.dataset.target_stride
-    return replace(
-        options,
-        model=build_options(ModelOptions, {**to_plain(options.model), **recognized.model}, "model."),
-        dataset=replace(options.dataset, target_stride=stride),
-    )
-
-
-def _fine_stem(recognized: Recognized) -> bool:
-    """Whether the stem's feature, and so the masks and their targets, have stride 2."""
-    stem_of_stride_2 = recognized.family == "deeplab2" and not recognized.backbone.startswith("convnext")
-    return stem_of_stride_2 and recognized.model["stem_stage"]
 
 
 def strip(source: Path, target: Path) -> None:
@@ -125,31 +70,86 @@ def _write_detectron2(file: Path, suffix: str, state: Mapping[str, Tensor]) -> N
         file.write_bytes(pickle.dumps({"model": arrays, "__author__": "kmax", "matching_heuristics": True}, protocol=4))
 
 
+def get(name: str, target: Path | None, told: Told) -> Path:
+    """Download a published file by its name; where the converted one is."""
+    entry = find_published(name)
+    if entry.backbone:
+        return fetch_backbone(entry)
+    path, done = download(entry, told)
+    if done:
+        report(done)
+    if target is None:
+        return path
+    if target.suffix == path.suffix:
+        with replacing(target) as file:
+            shutil.copyfile(path, file)
+    else:
+        strip(path, target)
+    return target
+
+
+def report(done: Conversion) -> None:
+    """Print what a checkpoint was recognized as, and what was taken for granted."""
+    print(f"recognized: {done.recognized}")
+    for sentence in done.assumed:
+        print(f"took: {sentence}")
+
+
+def asking(work: Callable[[Told], None], told: Told) -> None:
+    """Do the work; where names leave a choice open, ask whoever sits at a terminal."""
+    try:
+        work(told)
+    except AmbiguousError as error:
+        if not sys.stdin.isatty():
+            raise
+        print(error)
+        work(replace(told, resnet=Prompt.ask("whose ResNet", choices=list(VARIANTS))))
+
+
 def run(arguments: argparse.Namespace) -> None:
     """What the command line asks for."""
+    told = Told(
+        categories=load_categories(arguments.categories) if arguments.categories else None,
+        size=arguments.size,
+        resnet=arguments.resnet,
+        images=Path(arguments.images) if arguments.images else None,
+        experiment=arguments.experiment or (),
+    )
+    if arguments.download:
+        target = Path(arguments.source) if arguments.source else None
+        asking(lambda told: _wrote(get(arguments.download, target, told)), told)
+        return
+    if not arguments.source or not arguments.target:
+        raise ValueError("convert_weights.py needs SOURCE and TARGET, or --download NAME.")
     source, target = Path(arguments.source), Path(arguments.target)
     if arguments.strip:
         strip(source, target)
     elif arguments.to_detectron2:
         export_detectron2(source, target)
     else:
-        categories = load_categories(arguments.categories) if arguments.categories else None
-        print(f"recognized: {convert(source, target, categories, arguments.size)}")
-    print(f"wrote {target} ({target.stat().st_size / 2**20:.0f} MiB)")
+        asking(lambda told: report(convert(source, target, told)), told)
+    _wrote(target)
+
+
+def _wrote(path: Path) -> None:
+    print(f"wrote {path} ({path.stat().st_size / 2**20:.0f} MiB)")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("target", metavar="TARGET")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", nargs="?")
+    parser.add_argument("target", metavar="TARGET", nargs="?")
     mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--download", metavar="NAME", help="get a published file by its name in the model zoo")
     mode.add_argument("--strip", action="store_true", help="leave weights and configuration of a run of ours only")
     mode.add_argument("--to-detectron2", action="store_true", help="write a checkpoint of ours for Detectron2")
     parser.add_argument("--categories", metavar="FILE", help="classes of a checkpoint for a dataset that kmax lacks")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size, if not the dataset's")
+    parser.add_argument("--resnet", choices=VARIANTS, help="whose ResNet a COCONut checkpoint has")
+    parser.add_argument("--images", metavar="FOLDER", help="photographs on which to compare both ResNets")
+    what = "configuration of weights of ours that lost theirs: an experiment, and overrides of it"
+    parser.add_argument("--experiment", nargs="+", metavar=("NAME", "OVERRIDE"), help=what)
     return parser.parse_args(arguments)
 
 

@@ -18,9 +18,11 @@ import numpy as np
 from omegaconf import DictConfig
 from PIL import Image
 
+from kmax.checkpoint.published import suggestion
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import DemoOptions
+from kmax.config.pretrained import checkpoint_path
 from kmax.data import ShapesDataset
 from kmax.images import open_image
 from kmax.predict.predictor import Predictor, RawPrediction
@@ -89,7 +91,7 @@ class Demo:
             raise ValueError(f"{name} is damaged and cannot be read: save it again.") from None
         return Opened(array, self.predictor.raw([array], all_stages=True)[0])
 
-    def segments(self, opened: Opened, thresholds: dict[str, float]) -> tuple[np.ndarray, list[list[Any]]]:
+    def segments(self, opened: Opened, thresholds: dict[str, float]) -> tuple[np.ndarray, list[list[object]]]:
         """The overlay and the rows of the table, from the one pass that was made."""
         panoptic = self.predictor.finish(opened.raw, thresholds=thresholds).panoptic
         assert panoptic is not None, "panoptic is what finish makes unless told otherwise"
@@ -122,7 +124,7 @@ class Demo:
         return int(masks[:, row, column].argmax())
 
 
-def picture(meaning: str, name: str, height: int | None = None) -> Any:
+def picture(meaning: str, name: str, height: int | None = None) -> gr.Image:
     """A picture to look at, under a line of text rather than under gradio's label, which would cover its corner."""
     gr.Markdown(meaning)
     return gr.Image(
@@ -136,10 +138,11 @@ def picture(meaning: str, name: str, height: int | None = None) -> Any:
     )
 
 
-def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
+def build_app(demo: Demo, examples: list[np.ndarray]) -> gr.Blocks:
     """The page: what goes in and the thresholds on the left, results in two tabs on the right."""
-    base, num_queries = demo.predictor.inference, demo.predictor.model.transformer_decoder.centres.shape[1]
+    base, num_queries = demo.predictor.inference, demo.predictor.num_queries
     paths = demo.save(examples)
+    app: gr.Blocks
     with gr.Blocks(title="kMaX-DeepLab", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         gr.Markdown("## Panoptic segmentation with k-means mask transformers")
         opened = gr.State(None, time_to_live=3600)
@@ -173,28 +176,28 @@ def build_app(demo: Demo, examples: list[np.ndarray]) -> Any:
                     query = gr.Slider(0, num_queries - 1, 0, step=1, label="query", elem_id="query")
                     viewer = picture("How clusters form from layer to layer", "viewer")
 
-        def segments(state: Opened | None, *values: float) -> tuple[Any, Any]:
+        def segments(state: Opened | None, *values: float) -> tuple[object, object]:
             if state is None:
                 return None, []
             return demo.segments(state, dict(zip(SLIDERS, values, strict=True)))
 
-        def start(path: str, name: str, values: tuple[float, ...]) -> tuple[Any, ...]:
+        def start(path: str, name: str, values: tuple[float, ...]) -> tuple[object, ...]:
             try:
                 state = demo.open(path, name)
             except ValueError as error:
                 raise gr.Error(str(error), print_exception=False) from None
             return (state, *segments(state, *values), demo.main_query(state))
 
-        def open_upload(path: str, *values: float) -> tuple[Any, ...]:
+        def open_upload(path: str, *values: float) -> tuple[object, ...]:
             return start(path, Path(path).name, values)
 
-        def open_example(number: int, *values: float) -> tuple[Any, ...]:
+        def open_example(number: int, *values: float) -> tuple[object, ...]:
             return start(paths[number], f"example {number + 1}", values)
 
-        def clusters(state: Opened | None, number: int) -> Any:
+        def clusters(state: Opened | None, number: int) -> object:
             return None if state is None else demo.clusters(state, int(number))
 
-        def follow(state: Opened | None, picture: np.ndarray, event: gr.SelectData) -> tuple[Any, Any]:
+        def follow(state: Opened | None, picture: np.ndarray, event: gr.SelectData) -> tuple[object, object]:
             if state is None:
                 return gr.skip(), gr.skip()
             x, y = event.index
@@ -226,14 +229,18 @@ def example_images(predictor: Predictor, folder: str | None, count: int = 6) -> 
     return [shapes[number].image for number in range(count)]
 
 
-def start_demo(config: DictConfig, block: bool = True) -> tuple[Any, str]:
+def start_demo(config: DictConfig, block: bool = True) -> tuple[gr.Blocks, str]:
     """Build the app and serve it; the app and its address. With `block` it returns when the server is stopped."""
     options = read_options(DemoOptions, config)
     if gr is None:
-        raise ValueError("The demo needs gradio: pip install 'gradio>=6' (or the extra: kmax[demo]).")
-    if not Path(options.ckpt).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH.")
-    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size)
+        raise ValueError("The demo needs gradio: pip install 'kmax-deeplab[demo]'.")
+    ckpt = checkpoint_path(options.ckpt)
+    if not ckpt.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint {options.ckpt}: run `make demo` once, or give ckpt=PATH or a name of the model "
+            f"zoo{suggestion(options.ckpt)}."
+        )
+    predictor = Predictor.from_checkpoint(ckpt, options.device, options.size)
     demo = Demo(predictor, options.max_megapixels)
     os.environ["GRADIO_TEMP_DIR"] = demo.folder.name
     app = build_app(demo, example_images(predictor, options.examples))

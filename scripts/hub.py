@@ -1,6 +1,7 @@
 """Share a checkpoint through a hub, or fetch one.
 
     python scripts/hub.py push runs/demo/checkpoints/best.ckpt user/name --private
+    python scripts/hub.py push coco_resnet50 user/name                 # a name of the model zoo: converted weights
     python scripts/hub.py pull user/name model.safetensors
 
 Only weights, configuration and classes go up. A REPOSITORY that begins with `.`, `/` or `~` is a local folder. Logging
@@ -15,6 +16,7 @@ from pathlib import Path
 from kmax.checkpoint.hub import SharedModel
 from kmax.checkpoint.own import write_checkpoint
 from kmax.config.explain import run_or_explain
+from kmax.config.pretrained import checkpoint_path
 
 
 def local_folder(repository: str) -> Path | None:
@@ -28,7 +30,7 @@ def push(source: str, repository: str, private: bool = False) -> str:
     Raises:
         FileNotFoundError, ValueError: the checkpoint; a hub that refuses or cannot be reached.
     """
-    model, folder = SharedModel.from_checkpoint(source), local_folder(repository)
+    model, folder = SharedModel.from_checkpoint(checkpoint_path(source)), local_folder(repository)
     if folder:
         model.save_pretrained(folder)
         return str(folder)

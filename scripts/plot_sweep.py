@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"error: plotting needs {error.name}: pip install kmax[notebooks].")
+        sys.exit(f"error: plotting needs {error.name}: pip install 'kmax-deeplab[notebooks]'.")
     print(table(found, options.metric))
     print(f"plot · {output}")
 

@@ -1,5 +1,6 @@
 """Segment images, folders, videos or a camera: `python scripts/predict.py ckpt=best.ckpt input=photos`.
 
+    ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
     outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
     inference  thresholds, e.g. inference.thing_threshold=0.5
@@ -16,7 +17,6 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
@@ -25,9 +25,12 @@ from omegaconf import DictConfig
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import PredictOptions
+from kmax.config.pretrained import checkpoint_path
+from kmax.files import Json
+from kmax.images import UnreadableImageError
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
-from kmax.predict.sources import Frame, Source, UnreadableImageError, count_frames, find_sources, frames, ordered_map
+from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 
@@ -59,11 +62,12 @@ def predictions(
         yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
 
 
-def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Any]:
+def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Json | str]:
     """Write the files of one image; its frame with its record, or with the reason for having none."""
     frame, image, result = item
-    if image is None or isinstance(result, str):
+    if isinstance(result, str):
         return frame, result
+    assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
     return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
@@ -128,9 +132,9 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     return [path for path in made if path is not None]
 
 
-def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
+def settings(options: PredictOptions, predictor: Predictor) -> Json:
     """What results depend on: only a run with the same continues a folder."""
-    file = Path(options.ckpt).resolve()
+    file = checkpoint_path(options.ckpt).resolve()
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
         "input": options.input,
@@ -140,7 +144,7 @@ def settings(options: PredictOptions, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def default_output(what: Any) -> Path:
+def default_output(what: str | list[str]) -> Path:
     """runs/predict/ and the name of the input."""
     first = what if isinstance(what, str) else what[0]
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(first.rstrip("/\\")).name)

@@ -9,10 +9,8 @@ Run it again after an interruption: it goes on where it stopped.
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from kmax.config.explain import run_or_explain
-from kmax.data.prepare import parse, run
+from kmax.data.prepare import main
 
 if __name__ == "__main__":
-    sys.exit(run_or_explain(partial(run, "ade20k"), parse("ade20k", __doc__ or "")))
+    sys.exit(main("ade20k", __doc__ or ""))

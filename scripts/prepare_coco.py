@@ -9,10 +9,8 @@ Images and panoptic PNG files are read straight from their .zip unless --unpack 
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from kmax.config.explain import run_or_explain
-from kmax.data.prepare import parse, run
+from kmax.data.prepare import main
 
 if __name__ == "__main__":
-    sys.exit(run_or_explain(partial(run, "coco"), parse("coco", __doc__ or "")))
+    sys.exit(main("coco", __doc__ or ""))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 # The tests' tensors are small and several processes share the cores: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,19 +38,67 @@ def run_python(*arguments: str, timeout: float = 300, **env: str) -> subprocess.
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of two steps on the built-in shapes."""
-    folder = tmp_path_factory.mktemp("run")
-    result = run_python("train.py", *SMALL_RUN, f"hydra.run.dir={folder}")
-    assert result.returncode == 0, result.stderr[-3000:]
+STARTS_PROCESSES = ("tiny_run", "cluster", "pair", "one_process", "tracked_run", "pruned_sweep")
+"""Fixtures that start processes."""
+
+
+FAST_GOLDEN = "test_golden_forward.py::test_every_output_equals_the_recorded_one[coco_r50]"
+"""The one golden model that `make test-fast` runs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of golden models are long but one, and so is a test whose fixture starts a process."""
+    for item in items:
+        golden = "/test_golden_" in item.nodeid and not item.nodeid.endswith(FAST_GOLDEN)
+        if golden or set(STARTS_PROCESSES) & set(getattr(item, "fixturenames", ())):
+            item.add_marker("long")
+
+
+@pytest.fixture(autouse=True)
+def _only_long_tests_start_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make test-fast` runs stays in its own process."""
+    if request.node.get_closest_marker("long") or request.node.get_closest_marker("slow"):
+        return
+    start = subprocess.Popen.__init__
+
+    def checked(self: subprocess.Popen[str], args: Any, *others: Any, **options: Any) -> None:
+        assert sys.executable not in str(args), "a test that starts Python is marked with @pytest.mark.long"
+        start(self, args, *others, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", checked)
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first worker of pytest-xdist fills; the others wait for it and share it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder / ".done"
+    with FileLock(f"{folder}.lock"):
+        if not done.is_file():
+            make(folder)
+            done.touch()
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tiny_run: Path) -> Path:
-    """The best checkpoint of `tiny_run`: a real one, of a model that has learnt next to nothing."""
-    return tiny_run / "checkpoints" / "best.ckpt"
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two steps on the built-in shapes, by the command line."""
+
+    def make(folder: Path) -> None:
+        result = run_python("train.py", *SMALL_RUN, f"hydra.run.dir={folder}")
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    return once(tmp_path_factory, "run", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of a tiny model after two steps: a real one, which has learned next to nothing."""
+    from small_run import run
+
+    steps = ("optimizer.steps=2", "optimizer.warmup_steps=1", "trainer.val_every_steps=2")
+    folder = once(tmp_path_factory, "small", lambda folder: run(folder, *steps))
+    return folder / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(scope="session")

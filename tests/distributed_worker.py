@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.nn.modules.batchnorm import _BatchNorm
 
 import kmax.module
 from kmax.structures import VOID, Target
@@ -27,24 +26,20 @@ EQUAL = (
     "trainer.val_every_steps=5",
     "model.drop_path=0.0",
     "strategy.batch_size_per_device=null",
+    "strategy.sync_batchnorm=true",
 )
 TWO = ("strategy.devices=2", "strategy.strategy=ddp")
 
 
-class Frozen(Callback):
-    """What depends on how a batch is spread over ranks is taken out: statistics of a batch, drawn pixels, and
-    the order of sums, which does not show in double precision."""
+class Exact(Callback):
+    """What depends on how a batch is spread over ranks is taken out: drawn pixels, and the order of sums, which does
+    not show in double precision. Statistics of a batch are those of all ranks."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pl_module.double()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.criterion.samples = 10**6
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        for module in pl_module.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
 
 
 class Odd(Callback):
@@ -79,10 +74,10 @@ def double(images: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def equal(folder: Path, *overrides: str) -> float:
-    """Train with `Frozen`."""
+    """Train with `Exact`."""
     original, kmax.module.normalize = kmax.module.normalize, double
     try:
-        return run(folder, *EQUAL, *overrides, callbacks=[Frozen()])
+        return run(folder, *EQUAL, *overrides, callbacks=[Exact()])
     finally:
         kmax.module.normalize = original
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from kmax.categories import load_categories
 from kmax.checkpoint.detectron2 import load_detectron2
 from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model.max_deeplab import MaXDeepLab
 from kmax.model.options import ModelOptions
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,6 +32,8 @@ def _recipe(path: str) -> Any:
 
 recipe = _recipe("recipe.py")
 recipe_tf = _recipe("tf/recipe_tf.py")
+sys.modules["recipe_tf"] = recipe_tf  # what recipe_max imports
+recipe_max = _recipe("max/recipe_max.py")
 
 CITYSCAPES: dict[str, Any] = {"num_queries": 256, "stem_stage": True, "semantic_head": "plain"}
 CONFIGURATIONS: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -102,3 +106,24 @@ def tensorflow_model(name: str, device: str = "cpu") -> KMaXDeepLab:
     with torch.device(device):
         body = build_backbone(backbone, family="deeplab2")
         return KMaXDeepLab(body, load_categories(dataset).num_classes, ModelOptions(family="deeplab2", **own))
+
+
+MAX_DEEPLAB: dict[str, dict[str, Any]] = {"s": {}, "l": {"dim": 512, "semantic_head": "plain"}}
+"""Options of the recorded MaX-DeepLab models by their variant."""
+
+
+def max_variables(variant: str) -> list[tuple[str, list[int]]]:
+    """Names and shapes of a published MaX-DeepLab checkpoint's variables."""
+    return json.loads((GOLDEN / "max" / f"vars_coco_max_deeplab_{variant}.json").read_text())
+
+
+def seeded_max_variables(variant: str, gamma_scale: float) -> dict[str, np.ndarray]:
+    """A checkpoint's variables with the values of the recorded run."""
+    return {name: recipe_max.seeded_tensor_max(name, shape, gamma_scale) for name, shape in max_variables(variant)}
+
+
+def max_model(variant: str, device: str = "cpu", **options: Any) -> MaXDeepLab:
+    """The MaX-DeepLab of a recorded run, randomly initialised; on `meta` without memory."""
+    with torch.device(device):
+        own = ModelOptions(architecture="max_deeplab", **{**MAX_DEEPLAB[variant], **options})
+        return MaXDeepLab(variant, 133, own)

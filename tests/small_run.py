@@ -57,9 +57,9 @@ def folders(folder: Path) -> tuple[str, ...]:
     )
 
 
-def run(folder: Path, *overrides: str, callbacks: Sequence[Callback] = ()) -> float:
+def run(folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), base: Sequence[str] = OVERRIDES) -> float:
     """Train into `folder`, with further callbacks; returns the metric."""
-    config = compose_config(None, *OVERRIDES, *folders(folder), *overrides)
+    config = compose_config(None, *base, *folders(folder), *overrides)
     original = kmax.config.build.build_callbacks
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kmax.config.build, "build_callbacks", lambda options: [*original(options), *callbacks])

@@ -80,7 +80,10 @@ def test_default_colours_are_distinct() -> None:
         ('{"images": []}', "neither categories"),
         ('{"categories": []}', "are empty"),
         ('{"shapes": []}', r"neither categories .*prepare_own\.py"),
-        ('{"categories": [{"id": 1, "name": "a"}]}', r"no panoptic JSON, since a category lacks 'isthing'.*prepare_own"),
+        (
+            '{"categories": [{"id": 1, "name": "a"}]}',
+            r"no panoptic JSON, since a category lacks 'isthing'.*prepare_own",
+        ),
         (
             '{"categories": [{"id": 1, "name": "a", "isthing": 1}, {"id": 1, "name": "b", "isthing": 0}]}',
             "repeat an id",

@@ -46,6 +46,7 @@ def test_a_predictor_needs_nothing_but_the_checkpoint(tiny_run: Path) -> None:
     assert predictor(np.zeros((1, 1, 3), np.uint8)).segment_map.shape == (1, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

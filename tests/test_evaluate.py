@@ -73,6 +73,7 @@ def test_two_processes_print_and_save_the_same_digits(
     assert sorted(entry["image_id"] for entry in written) == list(range(7))
 
 
+@pytest.mark.long
 def test_test_time_options_and_a_choice_of_metrics(tiny_checkpoint: Path, tmp_path: Path) -> None:
     options = ("inference.flip=true", "inference.scales=[0.75,1,1.25]", "inference.pad=false")
     metrics, printed = run(tiny_checkpoint, tmp_path, *options, "metrics=[miou,pq]", "limit=2")

@@ -141,6 +141,7 @@ def test_one_table_of_a_sweep(pruned_sweep: Path, capsys: pytest.CaptureFixture[
     assert "optimizer.steps" not in rows[0], "what all jobs share is left out"
 
 
+@pytest.mark.long
 def test_jobs_side_by_side_have_workers_of_their_own(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     result = run_python(

@@ -36,6 +36,9 @@ def test_memory_and_flops_follow_the_pixels() -> None:
     assert large.images(large.memory(3) + 1) == 3
     assert large.images(large.memory(3) - 1) == 2
     assert large.images(0) == 0
+    again = memory_table.measure(memory_table.recomputed(options), (257, 257))
+    assert again.parameters == large.parameters
+    assert again.kept < 0.7 * large.kept
 
 
 def test_an_unknown_experiment_is_named() -> None:

@@ -21,7 +21,7 @@ FORMATS: dict[str, Callable[[Path, list[Truth]], object]] = {
     "semantic": foreign.semantic,
 }
 TRAINING = (
-    "experiment=demo",
+    "experiment=null",
     "debug=fast",
     "dataset=coco_format",
     "dataset.size=[97,97]",

@@ -102,11 +102,23 @@ def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytes
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_weights_of_another_precision(precision: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    with one_thread():
+        run(tmp_path, f"strategy.precision={precision}", "optimizer.steps=3", "backbone.checkpointing=true")
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    weights = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+    assert {value.dtype for value in weights} == {dtype}
+    assert all(value.isfinite().all() for value in weights)
+    assert checkpoint["callbacks"]["NonFiniteGuard"]["skipped"] == 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["strategy=cpu", "strategy.precision=16-mixed"], "needs a GPU"),
         (["strategy=cpu", "strategy.accelerator=gpu"], "torch sees no GPU"),
+        (["strategy=cpu", "strategy.precision=16-true"], "float16, where gradients underflow"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -118,6 +130,7 @@ def test_what_would_silently_change_is_refused(overrides: list[str], sentence: s
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
 def test_clipping_needs_unscaled_gradients(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     settings = [f"strategy.precision={precision}", "strategy=gpu", "optimizer.clip_norm=1", "optimizer.fused=true"]
     with pytest.raises(ValueError, match="fused=false"):
         options_of(*settings)

@@ -36,6 +36,7 @@ def alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
 def test_workers_in_the_midst_of_an_image_end_with_a_killed_parent(tmp_path: Path) -> None:
     program = tmp_path / "program.py"

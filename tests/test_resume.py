@@ -149,6 +149,7 @@ def signal_after_next_checkpoint(folder: Path, process: subprocess.Popen[str], n
     return process.wait(timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
     """`kill -9`, then SIGUSR1, then to the end: three processes, one result."""

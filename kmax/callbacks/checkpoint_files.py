@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kmax.checkpoint.own import CONFIG_KEY, read_checkpoint
-from kmax.files import replacing
+from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
+from kmax.files import Json, replacing
 
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
@@ -23,7 +23,7 @@ RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name, then rename it: a reader sees the old file or the new one."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: CheckpointDict, path: str | Path, storage_options: object = None) -> None:
         """Write `checkpoint` to `path`.
 
         Raises:
@@ -111,8 +111,8 @@ def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], pa
         )
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Json:
+    flat: Json = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})

@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from kmax.files import Json
+
 MODES = ("auto", "online", "offline")
 ID_FILE = "wandb_id.txt"
 
@@ -102,7 +104,7 @@ class ContinuedCSVLogger(CSVLogger):
             return super().experiment
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Json, step: int | None = None) -> None:
         if self._earlier:
             kept = [row for row in self._earlier if step is not None and float(row["step"]) < step]
             self._earlier = []
@@ -111,7 +113,7 @@ class ContinuedCSVLogger(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-def earlier_rows(file: Path) -> list[dict[str, Any]]:
+def earlier_rows(file: Path) -> list[Json]:
     """What an earlier start has logged, row by row as text. A file with anything else in it, such as a row that was cut
     off, is kept beside as `metrics-odd-1.csv`, and its rows that can be read are taken over."""
     if not file.is_file():

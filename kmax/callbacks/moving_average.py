@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kmax.checkpoint.own import CheckpointDict
 
 
 class MovingAverage(Callback):
@@ -37,7 +38,7 @@ class MovingAverage(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._current, self._average, self._restored, self._updates = {}, {}, {}, 0
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if trainer.state.fn == "fit" and "current_model_state" in checkpoint:
             self._restored = checkpoint["state_dict"]
             self._updates = int(checkpoint["averaging_state"]["n_averaged"])
@@ -57,7 +58,7 @@ class MovingAverage(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return  # only accumulated
@@ -65,7 +66,7 @@ class MovingAverage(Callback):
         if self._updates == 0:
             self._copy(self._average, self._current)
         else:
-            self._move(list(self._average.values()), list(self._current.values()), self._updates)  # type: ignore[arg-type]
+            self._move(list(self._average.values()), list(self._current.values()), self._updates)
         self._updates += 1
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,7 +78,7 @@ class MovingAverage(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._copy(self._current, self._average)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if self._average:
             checkpoint["current_model_state"] = checkpoint["state_dict"]
             checkpoint["state_dict"] = {**checkpoint["state_dict"], **self._average}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -45,7 +44,7 @@ class NonFiniteGuard(Callback):
         self._kept = [buffer.clone() for buffer in self._statistics]
         self._count = torch.full((), float(self.skipped), device=pl_module.device)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if not self._losses:  # the first batch of a step
             self._copy(self._kept, self._statistics)
         loader = trainer.train_dataloader
@@ -81,14 +80,14 @@ class NonFiniteGuard(Callback):
             )
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         pl_module.log("train/skipped_steps", self._count)  # a number would be copied to the device in every step
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     def _skip(self, trainer: Trainer, optimizer: torch.optim.Optimizer, gradients: list[Tensor]) -> None:

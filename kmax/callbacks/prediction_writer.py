@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.results import category_table, encode_ids, panoptic_annotation
 from kmax.structures import Batch
 
@@ -23,7 +23,7 @@ class PredictionWriter(Callback):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._annotations: list[dict[str, Any]] = []
+        self._annotations: list[Json] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._annotations = []

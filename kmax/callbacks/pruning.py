@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.results.sweeps import PROGRESS, read_progress
 
 
@@ -64,7 +63,7 @@ class MedianPruning(Callback):
         own = {s: v for s, v in read_progress(self.file)[0].items() if s < step} | {step: value}
         others = (read_progress(f)[0] for f in self.file.parent.parent.glob(f"*/{PROGRESS}") if f != self.file)
         stop = step >= self.warmup_steps and hopeless(own, others, step, self.min_jobs)
-        progress: dict[str, Any] = {"metric": self.monitor, "values": own, "pruned": step if stop else None}
+        progress: Json = {"metric": self.monitor, "values": own, "pruned": step if stop else None}
         with replacing(self.file) as path:
             path.write_text(json.dumps(progress))
         return stop

@@ -10,6 +10,9 @@ import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from kmax.checkpoint.own import CheckpointDict
+from kmax.files import Json
+
 KEY = "random_states"
 
 
@@ -20,7 +23,7 @@ class RandomState(Callback):
     """
 
     def __init__(self) -> None:
-        self._loaded: list[dict[str, Any]] = []
+        self._loaded: list[Json] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rank = trainer.global_rank
@@ -33,20 +36,20 @@ class RandomState(Callback):
             torch.manual_seed(seed)
         self._loaded = []
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         states: list[Any] = [random_state(trainer.strategy.root_device)]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
         checkpoint[KEY] = states
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         self._loaded = checkpoint.get(KEY, [])
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
+def random_state(device: torch.device) -> Json:
     """The state of all generators, in types that `torch.load(…, weights_only=True)` reads."""
-    numpy: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    numpy: Json = dict(np.random.get_state(legacy=False))
     numpy["state"] = {"key": numpy["state"]["key"].tolist(), "pos": numpy["state"]["pos"]}
     state = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
     if device.type == "cuda":
@@ -54,7 +57,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     return state
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: Json) -> None:
     """Put the generators back to where `random_state` found them."""
     random.setstate(state["python"])
     numpy = {**state["numpy"], "state": {**state["numpy"]["state"]}}

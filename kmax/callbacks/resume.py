@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kmax.callbacks.checkpoint_files import LAST, NEXT, rotate
 from kmax.callbacks.loggers import close_loggers
+from kmax.checkpoint.own import CheckpointDict
 from kmax.console import command_to_go_on
 from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
@@ -88,7 +89,7 @@ class ResumeCheckpoint(Checkpoint):
         if _fitting(trainer) and trainer.global_step >= trainer.max_steps > self.last_step:
             self._save(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
         if self._before_validation:
             _mark_validation_as_due(checkpoint["loops"]["fit_loop"])
 
@@ -118,11 +119,9 @@ def _asked_to_stop(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
     (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
-    return (
-        trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
-        if agreed is None
-        else agreed
-    )
+    if agreed is not None:
+        return agreed
+    return trainer.strategy.reduce_boolean_decision(STOP_SIGNALS.received is not None, all=False)
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -10,13 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 import kmax
+from kmax.files import Json
 from kmax.metrics import Report
 
 
-def code_version() -> dict[str, Any]:
+def code_version() -> Json:
     """`version` of the package, `commit` and whether it is `dirty`; the last two are None outside a git checkout."""
     package = Path(kmax.__file__).parent
-    version: dict[str, Any] = {"version": kmax.__version__, "commit": None, "dirty": None}
+    version: Json = {"version": kmax.__version__, "commit": None, "dirty": None}
     # An installed package may lie inside somebody else's checkout, which says nothing about it.
     if _git(package, "ls-files", "__init__.py"):
         version["commit"] = _git(package, "rev-parse", "HEAD")

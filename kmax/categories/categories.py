@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kmax.files import Json
+
 FOLDER = Path(__file__).parent
 
 
@@ -61,7 +63,7 @@ class Categories:
         """Label by dataset id."""
         return {category.id: label for label, category in enumerate(self.classes)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain containers, as in the JSON files; goes into checkpoints."""
         classes = [
             {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in self.classes
@@ -140,7 +142,7 @@ def _from_file(path: Path) -> Categories:
     return Categories.from_dict({"name": path.stem, "classes": classes})
 
 
-def _categories_section(path: Path) -> list[dict[str, Any]] | None:
+def _categories_section(path: Path) -> list[Json] | None:
     """The list under the key `categories`, without parsing the rest of a file of perhaps hundreds of megabytes."""
     decoder = json.JSONDecoder()
     with path.open("rb") as file:
@@ -150,7 +152,7 @@ def _categories_section(path: Path) -> list[dict[str, Any]] | None:
             for match in re.finditer(rb'"categories"\s*:\s*(?=\[)', content):
                 text = _balanced_list(content, match.end())
                 try:
-                    found = decoder.decode(text.decode())
+                    found: list[Json] = decoder.decode(text.decode())
                 except ValueError:
                     continue
                 if all(isinstance(entry, dict) for entry in found):

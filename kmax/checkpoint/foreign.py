@@ -6,7 +6,6 @@ A pickle is a program. The readers here admit what rebuilds tensors and arrays, 
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import re
 from collections import OrderedDict
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from kmax.checkpoint.tensorflow import CheckpointReader, DamagedError
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which published files keep their entries."""
@@ -97,10 +98,10 @@ def _numpy_globals() -> list[Any]:
     return known
 
 
-def _numpy_functions() -> list[Callable]:
+def _numpy_functions() -> list[Callable[..., object]]:
     """NumPy's own that rebuild an array, a number, and an array of pickle's protocol 5."""
     array = np.ones(1)
-    return [array.__reduce__()[0], np.float64(0).__reduce__()[0], array.__reduce_ex__(5)[0]]  # type: ignore[index]
+    return [array.__reduce__()[0], np.float64(0).__reduce__()[0], array.__reduce_ex__(5)[0]]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -124,7 +125,7 @@ class _Unpickler(pickle.Unpickler):
             for function in _numpy_functions():
                 if function.__name__ == name:
                     return function
-        known: dict[tuple[str, str], Any] = {
+        known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("_codecs", "encode"): _encode,
             ("torch.storage", "_load_from_bytes"): _load_storage,
@@ -136,7 +137,7 @@ class _Unpickler(pickle.Unpickler):
         raise RefusedError(f"{module}.{name}")
 
 
-def _entries(content: Any, path: Path) -> dict[str, Tensor]:
+def _entries(content: object, path: Path) -> dict[str, Tensor]:
     """The tensors of a file's content, out of their wrapper."""
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -177,20 +178,16 @@ def _step(index: Path) -> int:
 
 def _read_tensorflow(prefix: str) -> dict[str, Tensor]:
     """The variables of a TensorFlow checkpoint, without object graph, counters and optimizer slots."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow greets on stderr when it is imported
     try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise ValueError("A TensorFlow checkpoint is read with TensorFlow: pip install 'kmax[tf]'.") from error
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = [name for name in reader.get_variable_to_shape_map() if _is_weight(name)]
-        entries = {name.removesuffix(SUFFIX): torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
-    except Exception as error:  # TensorFlow raises its own half a dozen types
+        reader = CheckpointReader(prefix)
+        values = {name: reader.read(name) for name in reader.places if _is_weight(name)}
+    except (DamagedError, OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ValueError(
-            f"{prefix} cannot be read as a TensorFlow checkpoint ({type(error).__name__}): an .index or .data file is "
+            f"{prefix} cannot be read as a TensorFlow checkpoint ({reason}): an .index or .data file is "
             "damaged, truncated or missing."
         ) from error
+    entries = {name.removesuffix(SUFFIX): value for name, value in values.items() if value is not None}
     if not entries:
         raise ValueError(f"{prefix} holds no weights.")
     return entries

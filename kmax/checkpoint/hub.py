@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME
 
-from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, FILE_IN_FOLDER, read_checkpoint, write_checkpoint
+from kmax.checkpoint.own import (
+    CATEGORIES_KEY,
+    CONFIG_KEY,
+    FILE_IN_FOLDER,
+    SOURCE_KEY,
+    CheckpointDict,
+    read_checkpoint,
+    write_checkpoint,
+)
 from kmax.files import replacing
 
-_CARD = """---
+_TEMPLATE = """---
 {{ card_data }}
 ---
 
-A k-means mask transformer (kMaX-DeepLab, arXiv 2207.04044) for panoptic segmentation, trained with kmax. The weights
-carry their configuration and classes:
+{{ text }}
+"""
+_USE = """
+The weights carry their configuration and classes:
 
     python scripts/hub.py pull REPOSITORY model.safetensors
     python evaluate.py ckpt=model.safetensors
@@ -27,13 +38,34 @@ carry their configuration and classes:
 """
 
 
+def card_text(checkpoint: Mapping[str, Any]) -> str:
+    """What a model card says of a checkpoint: where converted weights come from, under which license and with which
+    published numbers, or which experiment of ours trained them."""
+    source = checkpoint.get(SOURCE_KEY)
+    if source is None:
+        config = checkpoint[CONFIG_KEY]
+        return (
+            f"A mask transformer for panoptic segmentation, trained with kmax on {config['dataset']['name']}.\n{_USE}"
+        )
+    lines = [
+        "A mask transformer for panoptic segmentation: published weights, converted for kmax and not trained by it.",
+        "",
+    ]
+    lines += [f"- model: {source['model']}"]
+    lines += [f"- {key}: {source[key]}" for key in ("url", "source", "file", "paper", "license") if source.get(key)]
+    if source.get("published"):
+        numbers = ", ".join(f"{name} {value}" for name, value in source["published"].items())
+        lines += [f"- published numbers ({source['evaluated_on']}): {numbers}"]
+    return "\n".join(lines) + f"\n{_USE}"
+
+
 class SharedModel(
     ModelHubMixin,
     library_name="kmax",
     tags=["panoptic-segmentation", "kmax-deeplab"],
     pipeline_tag="image-segmentation",
     paper_url="https://arxiv.org/abs/2207.04044",
-    model_card_template=_CARD,
+    model_card_template=_TEMPLATE,
 ):
     """A checkpoint that goes to a hub (`push_to_hub`), comes from one (`from_pretrained`), or is a local folder
     (`save_pretrained`, `from_pretrained`). The folder itself is a checkpoint, too, for all that take one.
@@ -42,7 +74,7 @@ class SharedModel(
         checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
     """
 
-    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+    def __init__(self, checkpoint: CheckpointDict) -> None:
         self.checkpoint = checkpoint
 
     @classmethod
@@ -53,6 +85,15 @@ class SharedModel(
             FileNotFoundError, ValueError: as `read_checkpoint`.
         """
         return cls(read_checkpoint(path))
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that goes into the repository's README.md."""
+        data = copy.deepcopy(self._hub_mixin_info.model_card_data)
+        terms = self.checkpoint.get(SOURCE_KEY, {}).get("license")
+        if terms:
+            data.license = "apache-2.0" if terms == "Apache-2.0" else "other"
+        card: ModelCard = ModelCard.from_template(data, template_str=_TEMPLATE, text=card_text(self.checkpoint))
+        return card
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_checkpoint(save_directory / FILE_IN_FOLDER, self.checkpoint)

@@ -1,7 +1,7 @@
 """Files of ImageNet weights for a backbone, whoever wrote them, under the backbone's names.
 
 Recognized by their names: timm's and torchvision's own, Detectron2-style ResNets (`stem.conv1`, `res2`, …), original
-ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders.
+ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders, MaX-DeepLab's included.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from kmax.checkpoint.deeplab2 import Variables, batch_counters
 from kmax.checkpoint.detectron2 import our_name
+from kmax.checkpoint.download import fetch_backbone
 from kmax.checkpoint.foreign import read_entries
 from kmax.checkpoint.names import misfit
+from kmax.checkpoint.published import published
 
 BACKBONE = "backbone."
 _CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "classifier/")
@@ -22,13 +24,16 @@ _CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "
 
 
 def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
-    """Load a file of ImageNet weights into a backbone; what belongs to the classifier is left out.
+    """Load ImageNet weights, a file or a name of the model zoo, into a backbone; what belongs to the classifier is left
+    out.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, hostile, or of another architecture; the message names what does not fit.
     """
     own = backbone.state_dict()
+    if str(path) in published() and not Path(path).exists():
+        path = fetch_backbone(published()[str(path)])
     found = _ours(read_entries(path), own)
     # Some files lack the counters of batches, which nothing reads.
     found = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **found}
@@ -44,7 +49,7 @@ def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
 def _ours(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Entries under the backbone's names."""
     if any(name.startswith("encoder/") for name in entries):
-        return _from_tensorflow(entries)
+        return _from_tensorflow(entries, dual_path="steps.0.blocks.0.expand.conv.weight" in own)
     if any(name.startswith(("res2.", "downsample_layers.")) for name in entries):
         renamed = {our_name(BACKBONE + name) or name: value for name, value in entries.items()}
         found = {name.removeprefix(BACKBONE): value for name, value in renamed.items()}
@@ -55,8 +60,8 @@ def _ours(entries: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return {name: value for name, value in found.items() if name not in classifier}
 
 
-def _from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    table, found = Variables.of_theirs(variables), {}
+def _from_tensorflow(variables: Mapping[str, Tensor], dual_path: bool) -> dict[str, Tensor]:
+    table, found = Variables.of_encoder(variables, dual_path), {}
     for theirs, value in variables.items():
         ours = table.names.ours(theirs)
         if ours is not None and ours.startswith(BACKBONE):

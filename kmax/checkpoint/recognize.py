@@ -19,6 +19,7 @@ RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): 
 """timm's name by the number of blocks of each stage."""
 CONVNEXTS = {(96, 9): "tiny", (96, 27): "small", (128, 27): "base", (192, 27): "large", (256, 27): "xlarge"}
 """Size by the stem's channels and the number of blocks of the third stage."""
+MAX_DEEPLAB = "max_deeplab"
 _CLASS_HEADS = {
     "detectron2": "sem_seg_head.predictor._predcitor._transformer_class_head.conv.bias",
     "deeplab2": "transformer_class_head/_conv/bias",
@@ -30,7 +31,7 @@ _CLASS_HEADS = {
 class Recognized:
     """A foreign checkpoint, understood.
 
-    `model` are the options of `KMaXDeepLab` that its shapes tell; `state` its entries under our names.
+    `model` are the options of the network that its shapes tell; `state` its entries under our names.
     """
 
     family: str
@@ -41,11 +42,15 @@ class Recognized:
 
     def __str__(self) -> str:
         model = self.model
+        parts = (
+            f"MaX-DeepLab, {model['num_queries']} slots of {model['dim']} channels"
+            if model.get("architecture") == MAX_DEEPLAB
+            else f"{model['num_queries']} queries, {len(model['widths'])} pixel-decoder stages, "
+            f"{sum(model['layers'])} transformer layers"
+        )
         return (
             f"family {self.family}, backbone {self.backbone}, {self.categories.num_classes} classes "
-            f"({self.categories.name}), {model['num_queries']} queries, {len(model['widths'])} pixel-decoder stages, "
-            f"{sum(model['layers'])} transformer layers, semantic head {model['semantic_head']}, "
-            f"{len(self.state)} entries"
+            f"({self.categories.name}), {parts}, semantic head {model['semantic_head']}, {len(self.state)} entries"
         )
 
 
@@ -69,19 +74,19 @@ def recognize(entries: Mapping[str, Tensor], categories: Categories | None = Non
     state = from_detectron2(entries) if family == "detectron2" else from_deeplab2(entries, categories.is_thing)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
-        return Recognized(family, _backbone(shapes), categories, _options(shapes, family), state)
+        options = _max_options(shapes) if "memory" in shapes else _options(shapes, family)
+        return Recognized(family, _backbone(shapes), categories, options, state)
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(f"The checkpoint lacks parts of a kMaX-DeepLab: nothing to tell {error}.") from error
+        raise ValueError(f"The checkpoint lacks parts of a kMaX- or MaX-DeepLab: nothing to tell {error}.") from error
 
 
 def _family(entries: Mapping[str, Tensor]) -> str:
     for family, head in _CLASS_HEADS.items():
         if head in entries:
             return family
-    if "model.transformer_decoder.centres" in entries:
-        raise ValueError("This is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it.")
     raise ValueError(
-        f"This is no kMaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
+        "This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head "
+        f"({', '.join(_CLASS_HEADS.values())}). "
         "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
     )
 
@@ -103,6 +108,8 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 
 def _backbone(shapes: Shapes) -> str:
+    if "memory" in shapes:
+        return f"max_deeplab_{'s' if 'backbone.stem.2.conv.weight' in shapes else 'l'}"
     if "backbone.stem.0.conv.weight" in shapes:
         return "max_s"
     if "backbone.body.stem.0.weight" in shapes:
@@ -138,6 +145,24 @@ def _options(shapes: Shapes, family: str) -> dict[str, Any]:
         "feature_dim": shapes["transformer_decoder.predictor.pixel_feature.conv.weight"][0],
         "ffn_dim": shapes[f"{first}.ffn_in.conv.weight"][0],
         "heads": shapes[f"{first}.self_attention.logit_norm.weight"][0],
+        "semantic_head": _semantic_head(shapes),
+    }
+
+
+def _max_options(shapes: Shapes) -> dict[str, Any]:
+    """The options of MaX-DeepLab that shapes tell."""
+    dim, num_queries = shapes["memory"]
+    feature_dim, hidden_dim = shapes["predictor.pixel_feature.conv.weight"][:2]
+    first = next(name for name in shapes if name.endswith(".ffn_in.conv.weight"))
+    return {
+        "architecture": MAX_DEEPLAB,
+        "family": "deeplab2",
+        "num_queries": num_queries,
+        "dim": dim,
+        "feature_dim": feature_dim,
+        "hidden_dim": hidden_dim,
+        "ffn_dim": shapes[first][0],
+        "heads": shapes[first.replace("ffn_in.conv.weight", "pixel_attention.logit_norm.weight")][0],
         "semantic_head": _semantic_head(shapes),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,17 +12,19 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
+from torch.nn.parallel import DistributedDataParallel
 
 from kmax.callbacks import AtomicCheckpointIO, MovingAverage
 from kmax.categories import Categories, load_categories
 from kmax.config.checks import plan_of
 from kmax.config.compose import compose_config
 from kmax.config.options import TrainOptions
+from kmax.config.precision import precision_plugins
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.losses import Criterion
 from kmax.metrics import MetricSuite
-from kmax.model import KMaXDeepLab, build_backbone
+from kmax.model import Network, build_network
 from kmax.model.options import BackboneOptions, ModelOptions
 from kmax.module import KMaXModule
 from kmax.options import OptionError, build_options, to_plain
@@ -29,19 +32,19 @@ from kmax.strategy.hardware import check_hardware
 from kmax.strategy.options import StrategyOptions
 
 
-def model_from_options(backbone: BackboneOptions, model: ModelOptions, num_classes: int) -> KMaXDeepLab:
+def model_from_options(backbone: BackboneOptions, model: ModelOptions, num_classes: int) -> Network:
     """The network with `num_classes` classes.
 
     Raises:
         FileNotFoundError, ValueError: options that do not fit each other, or backbone weights that cannot be had.
     """
     try:
-        return KMaXDeepLab(build_backbone(backbone, model.family), num_classes, model)
+        return build_network(backbone, model, num_classes)
     except OptionError as error:
         raise ValueError(f"model: {error}") from error
 
 
-def build_model(experiment: str | None = None, *overrides: str) -> KMaXDeepLab:
+def build_model(experiment: str | None = None, *overrides: str) -> Network:
     """The model of an experiment, randomly initialized, without any download.
 
     Args:
@@ -63,7 +66,7 @@ def build_module(options: TrainOptions, pretrained: bool = True) -> KMaXModule:
         model_from_options(backbone, options.model, categories.num_classes),
         categories,
         options.inference,
-        Criterion(categories.num_classes, options.loss),
+        Criterion(categories.num_classes, options.loss, categories.is_thing),
         options.optimizer,
         build_metrics(options, categories),
         to_plain(options),
@@ -87,7 +90,7 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
         train=partial(_dataset, options.dataset.train, categories),
         val=partial(_dataset, options.dataset.val, categories),
         options=options.dataset,
-        min_labelled_pixels=options.loss.samples,
+        min_labelled_pixels=options.loss.drawn,
         batch_size=plan_of(options.strategy, options.dataset.batch_size).batch_size_per_device,
         val_batch_size=options.strategy.val_batch_size_per_device,
         num_workers=options.strategy.num_workers,
@@ -98,9 +101,10 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
 def _dataset(target: dict[str, Any], categories: Categories) -> PanopticDataset:
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
-        return make(categories=categories)
+        dataset: PanopticDataset = make(categories=categories)
     except TypeError as error:
         raise ValueError(f"dataset: {target['_target_']} does not take these options ({error}).") from error
+    return dataset
 
 
 def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
@@ -112,12 +116,13 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     strategy, trainer = options.strategy, options.trainer
     accumulate = plan_of(strategy, options.dataset.batch_size).accumulate
     limit = trainer.limit_val_batches
+    replaced = precision_plugins(strategy.precision)
     arguments: dict[str, Any] = {
         "accelerator": strategy.accelerator,
         "devices": strategy.devices,
         "num_nodes": strategy.num_nodes,
         "strategy": _distribution(strategy),
-        "precision": strategy.precision,
+        "precision": None if replaced else strategy.precision,
         "benchmark": not changes.get("deterministic"),  # cuDNN looks for its fastest algorithms: shapes repeat
         "use_distributed_sampler": False,
         "max_steps": options.optimizer.steps,
@@ -132,7 +137,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "num_sanity_val_steps": trainer.num_sanity_val_steps,
         "enable_progress_bar": trainer.enable_progress_bar,
         "enable_model_summary": False,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *replaced],
     }
     if "callbacks" not in changes:
         arguments["callbacks"] = build_callbacks(options)
@@ -146,7 +151,10 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
     differ in them, which synchronized batch norms do not."""
     if strategy.strategy != "ddp":
         return strategy.strategy
-    return DDPStrategy(broadcast_buffers=not strategy.sync_batchnorm, gradient_as_bucket_view=True)
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
+    buffers: dict[str, Any] = {name: not strategy.sync_batchnorm}
+    return DDPStrategy(gradient_as_bucket_view=True, **buffers)
 
 
 def build_callbacks(options: TrainOptions) -> list[Callback]:

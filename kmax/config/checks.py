@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kmax.config.options import TrainOptions
+from kmax.model.options import check_network
+from kmax.options import OptionError
 from kmax.strategy.batch_plan import BatchError, BatchPlan, batch_plan
 from kmax.strategy.options import StrategyOptions
 
@@ -30,9 +32,27 @@ def check_run(options: TrainOptions) -> TrainOptions:
     Raises:
         ValueError: two of them contradict each other; the message names both.
     """
+    check_architecture(options)
     check_crop(options)
     check_clipping(options)
     return follow_batch(options)
+
+
+def check_architecture(options: TrainOptions) -> None:
+    """Whether network, backbone and losses belong together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    try:
+        check_network(options.backbone, options.model)
+    except OptionError as error:
+        raise ValueError(f"model: {error}") from None
+    if options.loss.instance_loss == "prototypes" and options.model.architecture != "max_deeplab":
+        raise ValueError(
+            "loss.instance_loss=prototypes is MaX-DeepLab's, whose one prediction is at the targets' stride: set it to "
+            "pixels, or choose model=max_deeplab_s or model=max_deeplab_l."
+        )
 
 
 def follow_batch(options: TrainOptions) -> TrainOptions:
@@ -61,7 +81,7 @@ def follow_batch(options: TrainOptions) -> TrainOptions:
 
 def check_crop(options: TrainOptions) -> None:
     """A crop must hold more pixels than the losses draw, and batch norm more than one value."""
-    dataset, samples = options.dataset, options.loss.samples
+    dataset, samples = options.dataset, options.loss.drawn
     height, width = dataset.size
     cells = -(-height // dataset.target_stride) * -(-width // dataset.target_stride)
     if samples >= cells:

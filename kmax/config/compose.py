@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,13 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from kmax.commands import programs_dir
+from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
 from kmax.config.grammar import grammar_mistake
 from kmax.config.help import help_text, wants_help
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
 from kmax.config.sentences import unset_variable
-from kmax.options import build_options
+from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
 from kmax.strategy.options import StrategyOptions
 from kmax.strategy.slurm import slurm_resources
@@ -34,15 +37,29 @@ SHAPES = ("shapes", "demo")
 
 
 def conf_dir() -> Path:
-    """The folder of configuration files: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(__file__).resolve().parents[1]
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+    """The folder of configuration files, beside the programs."""
+    return programs_dir() / "conf"
 
 
-def run_id() -> str:
-    """A name for the run directory that all ranks share: the SLURM job where there is one, else the time."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+def run_id(environment: Mapping[str, str] | None = None) -> str:
+    """A name for the run directory that all ranks and all restarts share: the SLURM job or torchrun's `--rdzv-id` where
+    there is one, else the time.
+
+    Raises:
+        ValueError: other launchers than these have started several ranks, each of which has a clock of its own.
+    """
+    variables = os.environ if environment is None else environment
+    job, elastic = variables.get("SLURM_JOB_ID"), variables.get("TORCHELASTIC_RUN_ID", "none")
+    if job:
+        return f"slurm-{job}"
+    if elastic != "none":
+        return f"torchrun-{re.sub(r'[^A-Za-z0-9_.-]', '_', elastic)}"
+    if int(variables.get("WORLD_SIZE", "1")) > 1 or "NODE_RANK" in variables:
+        raise ValueError(
+            "Several ranks would name their folder by their own clocks: give all of them the same one, e.g. "
+            "hydra.run.dir=runs/NAME/1 (torchrun: --rdzv-id=NAME does)."
+        )
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def in_sweep() -> bool:
@@ -55,16 +72,16 @@ def sweep_name() -> str | None:
     return Path(HydraConfig.get().runtime.output_dir).parent.name if in_sweep() else None
 
 
-def run_name(*, _root_: Any) -> str:
+def run_name(*, _root_: DictConfig) -> str:
     """What loggers call the run: `name`, in a sweep with the number of the job."""
     return f"{_root_.name}-{HydraConfig.get().job.num}" if in_sweep() else str(_root_.name)
 
 
-def _plan(key: str, *, _root_: Any) -> Any:
+def _plan(key: str, *, _root_: DictConfig) -> object:
     return getattr(_plan_of(_root_), key)
 
 
-def _slurm(key: str, *, _root_: Any) -> Any:
+def _slurm(key: str, *, _root_: DictConfig) -> object:
     return getattr(slurm_resources(strategy_options(_root_)), key)
 
 
@@ -77,15 +94,16 @@ def _plan_of(config: DictConfig) -> BatchPlan:
     return plan_of(strategy_options(config), int(config.dataset.batch_size))
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+def _plain(config: DictConfig) -> Plain:
+    return typing.cast("Plain", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
 
 
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
     OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
+    OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store_schemas()

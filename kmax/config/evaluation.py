@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kmax.config.options import EvaluateOptions, TrainOptions
-from kmax.options import OptionError, build_options, to_plain
+from kmax.options import OptionError, Plain, build_options, to_plain
 from kmax.strategy.batch_plan import num_devices
 
 
@@ -37,7 +37,7 @@ def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> Train
     )
 
 
-def laid_over(options: Any, changes: Mapping[str, Any], name: str) -> Any:
+def laid_over(options: Any, changes: Plain, name: str) -> Any:
     """Options with some of them changed; null leaves one as it is.
 
     Raises:
@@ -50,7 +50,7 @@ def laid_over(options: Any, changes: Mapping[str, Any], name: str) -> Any:
         raise OptionError(str(error)) from None
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(base: Plain, over: Plain) -> Plain:
     """Nested mappings, key by key."""
     merged = dict(base)
     for key, value in over.items():
@@ -59,7 +59,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _moved(section: dict[str, Any], root: str | None) -> dict[str, Any]:
+def _moved(section: Plain, root: str | None) -> Plain:
     """A dataset section whose paths below its own root lie below another one."""
     old = str(section["root"])
 

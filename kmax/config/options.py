@@ -11,7 +11,7 @@ from kmax.losses.options import LossOptions
 from kmax.metrics.options import LOGGED, METRICS
 from kmax.model.options import BackboneOptions, ModelOptions
 from kmax.optim.options import OptimizerOptions
-from kmax.options import REQUIRED, OptionError, Options, option, section
+from kmax.options import REQUIRED, OptionError, Options, Plain, option, section
 from kmax.strategy.options import StrategyOptions
 
 DEVICES = "auto, cpu, cuda, cuda:0, …"
@@ -62,8 +62,8 @@ class TrainOptions(Options):
     inference: InferenceOptions = section(InferenceOptions, "thresholds and test-time options of validation")
     strategy: StrategyOptions = section(StrategyOptions, "the hardware")
     trainer: TrainerOptions = section(TrainerOptions, "how often the run looks at itself")
-    callbacks: dict[str, Any] = option({}, "callbacks by name, each with its _target_")
-    logger: dict[str, Any] = option({}, "loggers by name, each with its _target_")
+    callbacks: Plain = option({}, "callbacks by name, each with its _target_")
+    logger: Plain = option({}, "loggers by name, each with its _target_")
     plan: PlanOptions = section(PlanOptions, "what follows from hardware and recipe")
     name: str = option("kmax", "of the run: its folder is runs/NAME/…")
     seed: int = option(1, "of initialization, order and augmentation", at_least=0)
@@ -88,8 +88,8 @@ class EvaluateOptions(Options):
     """`evaluate.py`: a checkpoint is measured; `dataset` and `inference` are laid over what it carries."""
 
     ckpt: str = option(REQUIRED, "the checkpoint")
-    dataset: dict[str, Any] = option({}, "options that replace the checkpoint's, e.g. dataset.root=data/coco")
-    inference: dict[str, Any] = option({}, "thresholds and test-time options that replace the checkpoint's")
+    dataset: Plain = option({}, "options that replace the checkpoint's, e.g. dataset.root=data/coco")
+    inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
     strategy: StrategyOptions = section(StrategyOptions, "the hardware")
     metrics: list[str] = option(list(METRICS), "what is measured", choices=METRICS)
     batch_size: int = option(1, "images per pass", at_least=1)
@@ -109,7 +109,7 @@ class PredictOptions(Options):
         "what is written; video: the overlays of a video, as one",
         choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
     )
-    inference: dict[str, Any] = option({}, "thresholds and test-time options that replace the checkpoint's")
+    inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
     size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
     batch_size: int = option(1, "images per pass", at_least=1)
     limit: int | None = option(None, "only so many new images", at_least=1)

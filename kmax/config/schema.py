@@ -21,7 +21,7 @@ OPEN_SECTIONS = ("dataset", "inference")
 
 def schema(kind: type) -> DictConfig:
     """An options dataclass as OmegaConf checks it; frozen dataclasses would make the configuration read-only."""
-    config = OmegaConf.structured(kind)
+    config: DictConfig = OmegaConf.structured(kind)
     _thaw(config)
     for name in OPEN_SECTIONS:
         node = config._get_node(name) if name in config else None

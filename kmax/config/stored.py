@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from kmax.checkpoint.own import CONFIG_KEY
+from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict
 from kmax.config.options import TrainOptions
-from kmax.options import OptionError, build_options
+from kmax.options import OptionError, Plain, build_options
 
 
-def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def stored_config(checkpoint: CheckpointDict) -> Plain:
     """The configuration of a checkpoint in its form of today: version 0.1 kept `inference` inside `dataset`."""
     config = dict(checkpoint[CONFIG_KEY])
     dataset = dict(config.get("dataset", {}))
@@ -21,7 +19,7 @@ def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def stored_options(checkpoint: Mapping[str, Any], path: str | Path) -> TrainOptions:
+def stored_options(checkpoint: CheckpointDict, path: str | Path) -> TrainOptions:
     """The options that a checkpoint was trained with.
 
     Raises:

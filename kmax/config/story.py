@@ -41,8 +41,13 @@ def end_lines(folder: Path, metric: str, metrics: Mapping[str, float], step: int
         checkpoint = override("ckpt", shown(best))
         lines += [
             "next",
-            f"  {command('evaluate.py', checkpoint)}",
-            f"  {command('scripts/predict.py', checkpoint, 'input=PHOTOS')}",
-            f"  {command('scripts/demo.py', checkpoint)}",
+            f"  {command(_program('evaluate.py'), checkpoint)}",
+            f"  {command(_program('scripts/predict.py'), checkpoint, 'input=PHOTOS')}",
+            f"  {command(_program('scripts/demo.py'), checkpoint)}",
         ]
     return lines
+
+
+def _program(file: str) -> str:
+    """A script where it can be started from here, else the command that an installation brings."""
+    return file if Path(file).is_file() else f"kmax-{Path(file).stem}"

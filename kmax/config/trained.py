@@ -14,9 +14,10 @@ from kmax.checkpoint.names import misfit
 from kmax.checkpoint.own import CATEGORIES_KEY, read_checkpoint
 from kmax.config.build import model_from_options
 from kmax.config.options import TrainOptions
+from kmax.config.pretrained import checkpoint_path
 from kmax.config.stored import stored_options
 from kmax.inference.options import InferenceOptions
-from kmax.model import KMaXDeepLab
+from kmax.model import Network
 from kmax.module import KMaXModule
 
 PREFIX = "model."
@@ -27,7 +28,7 @@ PREFIX = "model."
 class TrainedModel:
     """A network with all that its results depend on: classes, thresholds, and the options it was trained with."""
 
-    model: KMaXDeepLab
+    model: Network
     categories: Categories
     options: TrainOptions
 
@@ -38,12 +39,14 @@ class TrainedModel:
 
 
 def load_trained(path: str | Path) -> TrainedModel:
-    """The trained model in `path`, in eval mode on the CPU, built from nothing but the checkpoint.
+    """The trained model in `path`, or of that name in the model zoo, in eval mode on the CPU, built from nothing but
+    the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; damaged, foreign, or of a configuration that is not known.
+        FileNotFoundError, ValueError: no such file; damaged, foreign, or of a configuration that is not known; weights
+            that cannot be downloaded.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(checkpoint_path(path))
     options = stored_options(checkpoint, path)
     categories = Categories.from_dict(checkpoint[CATEGORIES_KEY])
     backbone = replace(options.backbone, pretrained=False)
@@ -76,6 +79,7 @@ def initialize_from(module: KMaXModule, options: TrainOptions, path: str | Path)
 
     Args:
         options: those that `module` was built from.
+        path: of the checkpoint, or its name in the model zoo.
 
     Returns:
         The names of the layers that were not loaded.
@@ -83,7 +87,7 @@ def initialize_from(module: KMaXModule, options: TrainOptions, path: str | Path)
     Raises:
         FileNotFoundError, ValueError: as `read_checkpoint` and `load_weights`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(checkpoint_path(path))
     weights, fresh = dict(checkpoint["state_dict"]), tuple[str, ...]()
     if Categories.from_dict(checkpoint[CATEGORIES_KEY]).names != module.categories.names:
         own = module.state_dict()

@@ -1,6 +1,6 @@
 """Panoptic copy-paste: segments of a second image laid over the first.
 
-Both images lie at the top left of a canvas of the crop's size H×W, so that what is pasted may cover padding.
+Both images lie on a canvas of the crop's size H×W, so that what is pasted may cover padding.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Canvas:
     valid: np.ndarray
 
 
-def to_canvas(sample: Sample, size: tuple[int, int]) -> Canvas:
-    """Pad image and segment map to `size`."""
-    image, valid = pad(sample.image, size)
-    return Canvas(replace(sample, image=image, segment_map=pad_array(sample.segment_map, size)), valid)
+def to_canvas(sample: Sample, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Canvas:
+    """Pad image and segment map to `size`; `offset` (down, right) is what lies above and left of them."""
+    image, valid = pad(sample.image, size, offset)
+    return Canvas(replace(sample, image=image, segment_map=pad_array(sample.segment_map, size, offset)), valid)
 
 
 def choose_segments(sample: Sample, is_thing: Sequence[bool], rng: np.random.Generator) -> tuple[Segment, ...]:

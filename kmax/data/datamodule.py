@@ -12,7 +12,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from kmax.data.datasets import PanopticDataset
-from kmax.data.evaluation import EvaluationSet, StridedSampler, collate_evaluation
+from kmax.data.evaluation import EvaluationItem, EvaluationSet, StridedSampler, collate_evaluation
 from kmax.data.loader import DrawSampler, TrainingLoader, start_worker
 from kmax.data.options import DatasetOptions
 from kmax.data.training import TrainingSet, collate_training
@@ -74,7 +74,7 @@ class PanopticDataModule(LightningDataModule):
         options = self._options(collate_training)
         return TrainingLoader(self.training_set, self.batch_size, sampler, **options)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[EvaluationItem]:
         """Batches with samples; every image once over all ranks."""
         assert self.evaluation_set is not None, "setup comes first"
         sampler = StridedSampler(len(self.evaluation_set), *self._place())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -78,9 +78,9 @@ class CocoPanoptic:
         return len(self._chosen)
 
     @property
-    def image_ids(self) -> list[Any]:
+    def image_ids(self) -> list[int | str]:
         """One per image, as in the JSON."""
-        return self._index.image_id[self._chosen].tolist()
+        return list(self._index.image_id[self._chosen].tolist())
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.

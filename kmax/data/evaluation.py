@@ -13,8 +13,10 @@ from kmax.data.loader import stack
 from kmax.images import resize_and_pad
 from kmax.structures import Batch, Sample
 
+EvaluationItem = tuple[np.ndarray, np.ndarray, Sample]
 
-class EvaluationSet(Dataset):
+
+class EvaluationSet(Dataset[EvaluationItem]):
     """Images padded for evaluation, with their samples untouched."""
 
     def __init__(self, dataset: PanopticDataset, size: tuple[int, int]) -> None:
@@ -23,7 +25,7 @@ class EvaluationSet(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, Sample]:
+    def __getitem__(self, index: int) -> EvaluationItem:
         sample = self.dataset[index]
         return (*resize_and_pad(sample.image, self.size), sample)
 

@@ -12,12 +12,11 @@ import os
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kmax.data.convert.kinds import COCO_PANOPTIC, kind_of
-from kmax.files import write_atomically
+from kmax.files import Json, write_atomically
 
 FORMAT = 1
 ENDS = 1 << 16
@@ -42,7 +41,7 @@ class Index:
     def __len__(self) -> int:
         return len(self.image_id)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         """Another process maps the cache file anew instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
@@ -157,9 +156,9 @@ def _reopen(cache: Path, key: str) -> Index:
     return index
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Json:
     try:
-        content = json.loads(path.read_bytes())
+        content: Json = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
     lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]
@@ -169,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_index(content: dict[str, Any], path: Path) -> Index:
+def build_index(content: Json, path: Path) -> Index:
     """The images of a JSON that have an annotation, in the order of `annotations`.
 
     Raises:
@@ -177,7 +176,7 @@ def build_index(content: dict[str, Any], path: Path) -> Index:
     """
     images = {image["id"]: image["file_name"] for image in content["images"]}
     annotations = content["annotations"]
-    seen: set[Any] = set()
+    seen: set[object] = set()
     for annotation in annotations:
         name, image_id = annotation["file_name"], annotation["image_id"]
         if image_id not in images:

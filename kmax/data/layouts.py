@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kmax.data.storage import Folder, find_folder
 
@@ -14,12 +13,12 @@ ADE20K_FOLDERS = {"train": "training", "val": "validation"}
 ADE20K_IMAGES = ("ADEChallengeData2016.zip", "images.tar")
 
 
-def name_in_json(image_id: Any, file_name: str) -> str:
+def name_in_json(image_id: int | str, file_name: str) -> str:
     """An image is called what the JSON says."""
     return file_name
 
 
-def cityscapes_name(image_id: Any, file_name: str) -> str:
+def cityscapes_name(image_id: int | str, file_name: str) -> str:
     """Where an image lies in its split; the official conversion writes a name without the city's folder."""
     return f"{str(image_id).split('_')[0]}/{image_id}_leftImg8bit.png"
 
@@ -34,7 +33,7 @@ class SplitFiles:
     images: Folder
     maps: Folder
     annotation_file: Path
-    image_name: Callable[[Any, str], str] = name_in_json
+    image_name: Callable[[int | str, str], str] = name_in_json
 
 
 def coco(root: str | Path, split: str) -> SplitFiles:

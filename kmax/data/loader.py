@@ -47,13 +47,13 @@ class DrawSampler(Sampler[tuple[int, int]]):
         return (self.draw(number) for number in range(self.start, self.draws))
 
 
-class TrainingLoader(DataLoader):
+class TrainingLoader(DataLoader[Any]):
     """A DataLoader that goes on after the last batch that was taken from it, however far its workers had read ahead.
 
     Its sampler is a `DrawSampler`. `len` counts all batches of the run, those before the start included.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, sampler: DrawSampler, **options: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], batch_size: int, sampler: DrawSampler, **options: Any) -> None:
         super().__init__(dataset, batch_size, sampler=sampler, drop_last=True, **options)
         self.consumed = 0
 

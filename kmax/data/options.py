@@ -21,9 +21,20 @@ class DatasetOptions(Options):
     val: dict[str, Any] = option(REQUIRED, "the validation set, likewise")
     size: tuple[int, int] = option(REQUIRED, "height and width of training crops and evaluation's input", at_least=32)
     scale: tuple[float, float] = option(REQUIRED, "bounds of the random scale, relative to the crop", above=0)
+    scale_step: float | None = option(
+        None, "draw the scale from a grid of this step, and round sizes down (MaX-DeepLab); null: uniformly", above=0
+    )
+    random_offset: bool = option(False, "place images smaller than the crop anywhere in it (MaX-DeepLab)")
     flip: bool = option(True, "mirror half of the images")
     color_jitter: bool = option(True, "change brightness, contrast, saturation and hue at random")
+    color_operations: bool = option(False, "one of five pairs of color operations (MaX-DeepLab-L)")
     copy_paste: bool = option(True, "paste segments of a second image")
+    label_crowd: bool = option(False, "crowd counts with its class in the semantic loss, and is not void (MaX-DeepLab)")
+    small_thing_weight: float = option(
+        1.0,
+        "of pixels in things smaller than 4096 pixels of the crop, in the semantic loss (MaX-DeepLab-L: 3)",
+        above=0,
+    )
     target_stride: int = option(4, "stride of the targets, that of the finest masks", at_least=1)
     batch_size: int = option(REQUIRED, "images per optimizer step, over all devices", at_least=1)
     mask_ap: str = option("coco", "whose average precision evaluation measures", choices=MASK_AP)
@@ -31,5 +42,7 @@ class DatasetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale != REQUIRED and self.scale[0] > self.scale[1]:
+        if self.copy_paste is True and self.random_offset is True:
+            raise OptionError("random_offset=true does not go with copy_paste=true: switch one of them off.")
+        if not isinstance(self.scale, str) and self.scale[0] > self.scale[1]:
             raise OptionError(f"scale=[{self.scale[0]:g},{self.scale[1]:g}] must be two factors, the smaller first.")

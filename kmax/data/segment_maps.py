@@ -45,16 +45,19 @@ def lookup(table: np.ndarray, segment_map: np.ndarray) -> np.ndarray:
     if segment_map.dtype == table.dtype == np.uint8:
         full = np.zeros(256, np.uint8)
         full[: len(table)] = table
-        return cv2.LUT(segment_map, full)
-    return table[segment_map]
+        return np.asarray(cv2.LUT(segment_map, full))
+    values: np.ndarray = table[segment_map]
+    return values
 
 
 def present(segment_map: np.ndarray) -> list[int]:
     """The values that occur, ascending."""
     if segment_map.dtype != np.uint8:
-        return np.unique(segment_map).tolist()
+        found: list[int] = np.unique(segment_map).tolist()
+        return found
     counts = cv2.calcHist([segment_map], [0], None, [256], [0, 256])
-    return np.flatnonzero(counts).tolist()
+    found = np.flatnonzero(counts).tolist()
+    return found
 
 
 def compact(sample: Sample) -> Sample:

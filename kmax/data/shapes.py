@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -141,12 +142,13 @@ def _texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) 
     period, angle = rng.uniform(7, 11), rng.uniform(0, math.pi)
     u = (x * math.cos(angle) + y * math.sin(angle)) / period
     v = (-x * math.sin(angle) + y * math.cos(angle)) / period
-    pattern = {
+    patterns: dict[str, Callable[[], np.ndarray]] = {
         "stripes": lambda: np.floor(u * 2) % 2,
         "checker": lambda: (np.floor(u * 1.5) + np.floor(v * 1.5)) % 2,
         "dots": lambda: ((u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.1).astype(np.float32),
         "waves": lambda: 0.5 + 0.5 * np.sin(2 * math.pi * (u / 2 + 0.6 * np.sin(v))),
-    }[name]()
+    }
+    pattern = patterns[name]()
     base, contrast = rng.uniform(70, 150, 3), rng.uniform(40, 70)
     noisy = base + contrast * (pattern[..., None] - 0.5) + rng.normal(0, 6, (*x.shape, 1))
     return np.clip(noisy, 0, 255).astype(np.uint8)
@@ -210,4 +212,5 @@ def _polygon(name: str) -> np.ndarray:
     corners = {"triangle": 3, "square": 4, "star": 10}[name]
     angles = np.arange(corners) * 2 * math.pi / corners
     radii = np.where(np.arange(corners) % 2 == 1, 0.42, 1.0) if name == "star" else np.ones(corners)
-    return np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+    corners_at: np.ndarray = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+    return corners_at

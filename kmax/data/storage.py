@@ -87,7 +87,7 @@ class Archive:
         self._place = np.array([member[1] for member in members], np.int64)  # offset, stored size, method, checksum
         self._file: int | None = None
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_file": None}
 
     def __len__(self) -> int:

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from kmax.data.color_operations import operate_on_color
 from kmax.data.copy_paste import Canvas, choose_segments, paste, to_canvas
 from kmax.data.datasets import PanopticDataset
 from kmax.data.loader import stack
 from kmax.data.options import DatasetOptions
 from kmax.data.segment_maps import compact
-from kmax.data.targets import make_target
-from kmax.data.transforms import draw_window, drop_hidden, jitter_color, transform_sample
+from kmax.data.targets import crowd_map, make_target, weight_map
+from kmax.data.transforms import Window, draw_window, drop_hidden, jitter_color, transform_sample
 from kmax.images import UnreadableImageError
-from kmax.structures import VOID, Batch, Target
+from kmax.structures import VOID, Batch, Sample, Target
 
 MAX_TRIES = 50
-
 
 TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
-class TrainingSet(Dataset):
+class TrainingSet(Dataset[TrainingItem]):
     """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
     Args:
@@ -63,7 +63,7 @@ class TrainingSet(Dataset):
                 self.skipped += 1
                 warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
             else:
-                target = make_target(canvas.sample, options.size, options.target_stride)
+                target = self._target(canvas.sample)
                 labelled = int((target.segment_map != VOID).sum())
                 if len(target.labels) and labelled > self.min_labelled_pixels:
                     return canvas.sample.image, canvas.valid, target
@@ -72,6 +72,16 @@ class TrainingSet(Dataset):
             f"None of {MAX_TRIES} draws had more than {self.min_labelled_pixels} labelled pixels at stride "
             f"{options.target_stride}: lower loss.samples or raise dataset.scale."
         )
+
+    def _target(self, sample: Sample) -> Target:
+        options = self.options
+        target = make_target(sample, options.size, options.target_stride)
+        if options.label_crowd:
+            target = replace(target, crowd=crowd_map(sample, options.size, options.target_stride))
+        if options.small_thing_weight != 1:
+            is_thing, weight = self.dataset.categories.is_thing, options.small_thing_weight
+            target = replace(target, weight=weight_map(sample, options.size, options.target_stride, is_thing, weight))
+        return target
 
     def _draw(self, index: int, rng: np.random.Generator) -> Canvas:
         canvas = self._augmented(index, 1.0, rng)
@@ -85,10 +95,20 @@ class TrainingSet(Dataset):
         options, sample = self.options, compact(self.dataset[index])
         scale = (options.scale[0] * factor, options.scale[1] * factor)
         image_size = (sample.image.shape[0], sample.image.shape[1])
-        sample = transform_sample(sample, draw_window(image_size, options.size, scale, options.flip, rng))
+        window = draw_window(image_size, options.size, scale, options.flip, rng, options.scale_step)
+        sample = transform_sample(sample, window)
         if options.color_jitter:
             sample = replace(sample, image=jitter_color(sample.image, rng))
-        return to_canvas(sample, options.size)
+        if options.color_operations:
+            sample = replace(sample, image=operate_on_color(sample.image, rng))
+        return to_canvas(sample, options.size, self._offset(window, rng))
+
+    def _offset(self, window: Window, rng: np.random.Generator) -> tuple[int, int]:
+        """Rows above and columns left of the image, where it does not fill the crop."""
+        if not self.options.random_offset:
+            return 0, 0
+        free = [whole - part for whole, part in zip(self.options.size, window.crop[2:], strict=True)]
+        return int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
 
 
 def collate_training(items: list[TrainingItem]) -> Batch:

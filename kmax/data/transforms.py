@@ -16,6 +16,8 @@ from kmax.data.segment_maps import present
 from kmax.geometry import fit
 from kmax.structures import Sample
 
+_EPS = 1e-9  # so that 0.1 · 3 · 10 rounds down to 3
+
 
 @dataclass(frozen=True)
 class Window:
@@ -32,10 +34,20 @@ def draw_window(
     scale: tuple[float, float],
     flip: bool,
     rng: np.random.Generator,
+    scale_step: float | None = None,
 ) -> Window:
-    """Scale, place of the crop, and flip of an image, all uniform."""
-    s = rng.uniform(*scale)
-    height, width = fit(image_size, (s * size[0], s * size[1]))
+    """Scale, place of the crop, and flip of an image, all uniform.
+
+    With `scale_step`, the scale is one of lowest, lowest + step, … highest; sizes are rounded down, first that of the
+    image fitted into the crop, then the scaled one (MaX-DeepLab).
+    """
+    if scale_step is None:
+        s = rng.uniform(*scale)
+        height, width = fit(image_size, (s * size[0], s * size[1]))
+    else:
+        s = scale[0] + scale_step * int(rng.integers(round((scale[1] - scale[0]) / scale_step) + 1))
+        factor = min(size[0] / image_size[0], size[1] / image_size[1])
+        height, width = (max(1, int(int(side * factor + _EPS) * s + _EPS)) for side in image_size)
     top = int(rng.integers(max(height - size[0], 0) + 1))
     left = int(rng.integers(max(width - size[1], 0) + 1))
     crop = (top, left, min(height, size[0]), min(width, size[1]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kmax.options import OptionError, Options, option
 
 MAX_SCALE = 4.0
+METHODS = ("mask_wise", "pixel_wise")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,10 @@ class Thresholds(Options):
     A query scores (class probability)^`alpha` × (mean mask probability)^`beta`. It is kept if its class probability
     exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
     belongs to a query's mask if its probability exceeds `pixel_threshold`.
+
+    `method`: `mask_wise` (kMaX-DeepLab), as said above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to one
+    slot and segments below `thing_area` or `stuff_area` pixels are dropped; the scores' exponents and `overlap` do not
+    matter there.
     """
 
     alpha: float = option(1.0, "exponent of the class probability in a query's score", at_least=0)
@@ -24,6 +29,17 @@ class Thresholds(Options):
     stuff_threshold: float = option(0.5, "class probability that stuff must exceed", at_least=0, at_most=1)
     overlap: float = option(0.8, "part of a mask that must still be free", at_least=0, at_most=1)
     pixel_threshold: float = option(0.4, "mask probability that a pixel must exceed", at_least=0, at_most=1)
+    method: str = option("mask_wise", "of post-processing: kMaX-DeepLab's or MaX-DeepLab's", choices=METHODS)
+    thing_area: int = option(0, "pixel_wise: things with fewer pixels of the padded image are dropped", at_least=0)
+    stuff_area: int = option(0, "pixel_wise: likewise for stuff", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("thing_area", "stuff_area"):
+            if self.method == "mask_wise" and getattr(self, name):
+                raise OptionError(
+                    f"{name}={getattr(self, name)} belongs to method=pixel_wise: choose that method, or set it to 0."
+                )
 
 
 COCO = Thresholds()

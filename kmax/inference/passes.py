@@ -83,7 +83,7 @@ def segment(
     classes, masks, sizes = logits
     return Segmentations(
         panoptic(classes, masks, is_thing, thresholds, sizes),
-        semantic(classes, masks, sizes) if with_semantic else None,
+        semantic(classes, masks, sizes, thresholds) if with_semantic else None,
         instances(classes, masks, is_thing, thresholds, sizes) if with_instances else None,
     )
 

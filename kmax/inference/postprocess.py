@@ -2,7 +2,8 @@
 
 No full-size map per query is ever stored. Both bilinear resizes, to the padded size and on to the original size, are
 linear and separable, so they are composed once into a few taps per axis; then strips of rows are resized and
-softmaxed, and only the claims p > `pixel_threshold` survive: at 0.4 at most two per pixel.
+softmaxed, and only the claims p > `pixel_threshold` survive: at 0.4 at most two per pixel. MaX-DeepLab's way is in
+pixelwise.py.
 
 Letters: N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 result, T taps.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kmax.geometry import Sizes
+from kmax.inference import pixelwise
 from kmax.inference.options import COCO, Thresholds
 from kmax.inference.resample import probabilities
 from kmax.numerics import at_least_float32
@@ -41,7 +43,7 @@ def panoptic(
     thresholds: Thresholds = COCO,
     sizes: Sizes | None = None,
 ) -> PanopticMap:
-    """Panoptic segmentation of one image.
+    """Panoptic segmentation of one image, by the method that the thresholds name.
 
     Args:
         class_logits: (N, K+1), void last.
@@ -57,6 +59,8 @@ def panoptic(
         ValueError: shapes that don't belong together.
     """
     _check(class_logits, mask_logits, is_thing)
+    if thresholds.method == "pixel_wise":
+        return pixelwise.panoptic(class_logits, mask_logits, is_thing, thresholds, sizes)
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
     patch_of, claimants, patch_area = _patches(claims.planes, len(mask_logits))
@@ -69,8 +73,14 @@ def panoptic(
 
 
 @torch.no_grad()
-def semantic(class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None) -> Tensor:
-    """The class (H0, W0) int64 with the highest score at each pixel; the arguments are those of `panoptic`."""
+def semantic(
+    class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None, thresholds: Thresholds = COCO
+) -> Tensor:
+    """The class (H0, W0) int64 with the highest score at each pixel, by the method that the thresholds name; the
+    arguments are those of `panoptic`."""
+    if thresholds.method == "pixel_wise":
+        _check(class_logits, mask_logits)
+        return pixelwise.semantic(class_logits, mask_logits, sizes)
     return torch.cat([scores.argmax(-1) for scores in semantic_scores(class_logits, mask_logits, sizes)])
 
 

@@ -19,12 +19,17 @@ _STRIP_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}  # of the caches; of a small par
 
 def probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
     """Softmax over queries of the resized mask logits, in strips of rows (rows, W0, N)."""
+    return (strip.softmax(-1) for strip in resampled(mask_logits, sizes))
+
+
+def resampled(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
+    """The mask logits (N, h, w) at the original size, in strips of rows (rows, W0, N)."""
     pixels = at_least_float32(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
     rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
     budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
     step = max(1, budget // (len(columns.first) * pixels.shape[2]))
     for strip in zip(*(taps.split(step) for taps in rows), strict=True):
-        yield _resample(_resample(pixels, 0, _Taps(*strip)), 1, columns).softmax(-1)
+        yield _resample(_resample(pixels, 0, _Taps(*strip)), 1, columns)
 
 
 class _Taps(NamedTuple):

@@ -13,9 +13,11 @@ from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
 from kmax.losses.matching import Match, match
 from kmax.losses.options import LossOptions
+from kmax.losses.prototypes import prototype_loss
+from kmax.losses.relaxation import class_overlap, reclass, remask
 from kmax.losses.sampling import draw_pixels, log_rarity
 from kmax.losses.semantic import semantic_loss
-from kmax.numerics import without_autocast
+from kmax.numerics import at_least_float32, without_autocast
 from kmax.structures import Output, Prediction, Target
 
 
@@ -25,12 +27,21 @@ class Criterion(nn.Module):
     Args:
         num_classes: K, without void.
         options: factors, numbers of drawn pixels and temperatures.
+        is_thing: for each class; needed for the contrast with prototypes.
     """
 
-    def __init__(self, num_classes: int, options: LossOptions | None = None) -> None:
+    is_thing: Tensor
+
+    def __init__(
+        self, num_classes: int, options: LossOptions | None = None, is_thing: Sequence[bool] | None = None
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.options = options or LossOptions()
+        if self.options.instance_loss == "prototypes" and is_thing is None:
+            raise ValueError("The contrast with prototypes is that of thing pixels: say which classes are things.")
+        things = torch.tensor([*(is_thing or [True] * num_classes), False])  # (K+1,), void last
+        self.register_buffer("is_thing", things, persistent=False)
 
     def forward(self, output: Output, targets: Sequence[Target]) -> Losses:
         """The weighted losses of all predictions, coarse to final; `total` is what is minimized.
@@ -45,9 +56,12 @@ class Criterion(nn.Module):
         self._check(predictions)
         with without_autocast(final.mask_logits):
             matched = match(final.class_logits, final.mask_logits, targets)
-            mask, dice = mask_losses([p.mask_logits for p in predictions], matched)
-            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched)
-            instance = self._instance_discrimination(predictions, matched)
+            masks, soft_target = [p.mask_logits for p in predictions], None
+            if output.relaxation:
+                masks, soft_target = self._relaxed(output, matched, targets)
+            mask, dice = mask_losses(masks, matched)
+            classes = classification_loss(torch.stack([p.class_logits for p in predictions]), matched, soft_target)
+            instance = self._instance_discrimination(predictions, matched, targets)
             options = self.options
             weighted = PredictionLosses(
                 options.class_weight * classes,
@@ -55,25 +69,44 @@ class Criterion(nn.Module):
                 options.dice_weight * dice,
                 options.instance_weight * instance,
             )
-            return Losses(weighted, self._semantic(output, targets))
+            size = _map_size(final)
+            semantic = self._semantic(output.semantic_logits, targets, size)
+            losses = [self._semantic(logits, targets, size) for logits in output.relaxation]
+            heads = [loss for loss in losses if loss is not None]
+            return Losses(weighted, semantic, torch.stack(heads) if heads else None)
 
-    def _instance_discrimination(self, predictions: Sequence[Prediction], matched: Match) -> Tensor:
+    def _instance_discrimination(
+        self, predictions: Sequence[Prediction], matched: Match, targets: Sequence[Target]
+    ) -> Tensor:
+        features = [prediction.pixel_feature for prediction in predictions]
+        if self.options.instance_loss == "prototypes":
+            segments = max(1, max(len(target.labels) for target in targets))
+            temperature = self.options.similarity_temperature
+            return torch.stack([prototype_loss(f, matched, self.is_thing, segments, temperature) for f in features])
         rarity = log_rarity(matched.owner, matched.segment.shape[1])  # (B, P)
         drawn = draw_pixels(
             rarity.expand(len(predictions), -1, -1), self.options.instance_temperature, self.options.samples
         )
-        features = [prediction.pixel_feature for prediction in predictions]
         size = _map_size(predictions[-1])
         return instance_discrimination_loss(features, matched, drawn, size, self.options.similarity_temperature)
 
-    def _semantic(self, output: Output, targets: Sequence[Target]) -> Tensor | None:
-        if output.semantic_logits is None:
+    def _relaxed(self, output: Output, matched: Match, targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
+        """ReMaX: mask logits (B, N, h, w) of each of L predictions, and class targets (L, B, N, K+1)."""
+        masks, soft_targets = [], []
+        for prediction, logits in zip(output.predictions, output.relaxation, strict=True):
+            overlap = at_least_float32(torch.zeros_like(prediction.class_logits))
+            if logits is not None:
+                overlap = class_overlap(prediction.mask_logits, targets, self.num_classes)
+            soft_targets.append(reclass(matched.label, overlap, self.options.relaxation_rate))
+            masks.append(prediction.mask_logits if logits is None else remask(prediction, logits))
+        return masks, torch.stack(soft_targets)
+
+    def _semantic(self, logits: Tensor | None, targets: Sequence[Target], size: tuple[int, int]) -> Tensor | None:
+        if logits is None:
             return None
-        size = _map_size(output.predictions[-1])
-        loss = semantic_loss(
-            output.semantic_logits, targets, size, self.options.semantic_temperature, self.options.samples
-        )
-        return self.options.semantic_weight * loss
+        options = self.options
+        loss = semantic_loss(logits, targets, size, options.semantic_temperature, options.samples)
+        return options.semantic_weight * loss
 
     def _check(self, predictions: Sequence[Prediction]) -> None:
         classes = predictions[-1].class_logits.shape[2] - 1

@@ -45,4 +45,5 @@ def instance_discrimination_loss(
     features = torch.stack(sampled).transpose(2, 3).flatten(0, 1).contiguous()  # (L·B, S, C)
     group = match.owner.expand(len(index), -1, -1).gather(2, index).flatten(0, 1) + 1  # (L·B, S)
     groups = match.segment.shape[1] + 1
-    return Contrast.apply(features, group, groups, temperature).unflatten(0, index.shape[:2]).mean(1)
+    per_image: Tensor = Contrast.apply(features, group, groups, temperature).unflatten(0, index.shape[:2])  # (L, B)
+    return per_image.mean(1)

@@ -20,16 +20,19 @@ class PredictionLosses:
 
 @dataclass(frozen=True)
 class Losses:
-    """The weighted losses of a step: `predictions`, and `semantic`, a scalar, where there is a semantic head."""
+    """The weighted losses of a step: `predictions`; `semantic`, a scalar, where there is a semantic head; `relaxation`
+    (R,), the semantic losses of the heads that relax predictions, where there are such."""
 
     predictions: PredictionLosses
     semantic: Tensor | None = None
+    relaxation: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
         """What is minimized: the sum of all of them."""
         total = torch.stack(list(self._named().values())).sum()
-        return total if self.semantic is None else total + self.semantic
+        total = total if self.semantic is None else total + self.semantic
+        return total if self.relaxation is None else total + self.relaxation.sum()
 
     @property
     def final(self) -> dict[str, Tensor]:
@@ -39,13 +42,14 @@ class Losses:
 
     def by_name(self) -> dict[str, Tensor]:
         """Every loss as a scalar: `class`, `mask`, … and `semantic` as in `final`; `class_0`, `class_1`, … are those of
-        the coarser predictions."""
+        the coarser predictions; `relaxation_0`, … those of relaxing heads."""
         coarse = {
             f"{name}_{i}": value
             for name, values in self._named().items()
             for i, value in enumerate(values[:-1].unbind())
         }
-        return self.final | coarse
+        heads = [] if self.relaxation is None else list(self.relaxation.unbind())
+        return self.final | coarse | {f"relaxation_{i}": value for i, value in enumerate(heads)}
 
     def _named(self) -> dict[str, Tensor]:
         names = {field.name: field.name for field in fields(self.predictions)} | {"classes": "class"}

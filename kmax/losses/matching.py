@@ -53,7 +53,8 @@ def match(class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target]) 
     Args:
         class_logits: (B, N, K+1), void last.
         mask_logits: (B, N, h, w).
-        targets: B targets with segment maps (h, w); an image may have no segment, or more than N.
+        targets: B targets with segment maps (h, w); an image may have no segment, or more than N. Crowd that a target
+            names counts in a mask's size, but as void it does not.
 
     A similarity that is not finite counts as 0, so that one overflow in half precision does not end the training: the
     losses then are not finite either, and the gradient scaler skips the step.
@@ -63,12 +64,14 @@ def match(class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target]) 
     """
     segment_map, labels = stack_targets(targets, mask_logits.shape[0], mask_logits.shape[2:])
     void_label, segments = class_logits.shape[2] - 1, labels.shape[1]
-    segment_map = segment_map.masked_fill(segment_map == VOID, segments)
-    mass = mass_per_segment(mask_logits.flatten(2), segment_map, segments)
+    crowd = stack_crowd(targets, segment_map)
+    segment_map = segment_map.masked_fill(segment_map == VOID, segments).masked_fill(crowd >= 0, segments + 1)
+    mass = mass_per_segment(mask_logits.flatten(2), segment_map, segments + 1)  # (B, N, M+2), the last two void, crowd
     area = torch.zeros_like(mass[:, 0]).scatter_add_(1, segment_map, torch.ones_like(segment_map, dtype=mass.dtype))
-    on_segments, on_void = mass[..., :-1], mass[..., -1]
-    dice = on_segments / ((on_segments.sum(2, keepdim=True) + area[:, None, :-1]) / 2 + _EPS)
-    void_share = on_void / (mass.sum(2) + _EPS)
+    on_segments, on_void, on_crowd = mass.split([segments, 1, 1], 2)
+    counted = on_segments.sum(2, keepdim=True) + on_crowd
+    dice = on_segments / ((counted + area[:, None, :segments]) / 2 + _EPS)
+    void_share = on_void[..., 0] / (mass.sum(2) + _EPS)
     probability = at_least_float32(class_logits).softmax(2).gather(2, labels[:, None].expand_as(dice))
 
     query, segment = _assign(dice * probability, [len(target.labels) for target in targets])
@@ -102,17 +105,25 @@ def stack_targets(targets: Sequence[Target], batch: int, size: Sequence[int]) ->
     return segment_map, labels
 
 
+def stack_crowd(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
+    """The label (B, P) of every crowd pixel outside of segments, −1 elsewhere, beside `segment_map` (B, P)."""
+    none = torch.full_like(segment_map[0], VOID)
+    maps = [none if target.crowd is None else target.crowd.flatten() for target in targets]
+    return torch.stack(maps).long().masked_fill(segment_map != VOID, VOID)
+
+
 def _assign(similarity: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The best assignment: query of each segment (B, M+1), the last void, and segment of each query (B, N); −1 = none.
+    """The best assignment: query of each segment (B, M+2), the last two void and crowd, and segment of each query
+    (B, N); −1 = none.
 
     Here is the one place in a training step where the host waits for the device: a copy there, and one back.
     """
     batch, queries, segments = similarity.shape
     scores = similarity.nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
-    query = np.full((batch, segments + 1), -1)
+    query = np.full((batch, segments + 2), -1)
     segment = np.full((batch, queries), -1)
     for image, count in enumerate(counts):
         rows, columns = linear_sum_assignment(scores[image, :, :count], maximize=True)
         query[image, columns], segment[image, rows] = rows, columns
     both = torch.from_numpy(np.concatenate((query, segment), 1)).to(similarity.device)  # one copy for the two
-    return both[:, : segments + 1], both[:, segments + 1 :]
+    return both[:, : segments + 2], both[:, segments + 2 :]

@@ -23,3 +23,16 @@ class LossOptions(Options):
     semantic_temperature: float | None = option(2.0, "likewise for the semantic loss; null: all pixels", at_least=0)
     # Below 0.02, exp(1 / temperature) overflows in float32.
     similarity_temperature: float = option(0.3, "divides the dot products of pixel features", at_least=0.02)
+    instance_loss: str = option(
+        "pixels",
+        "contrast of drawn pixels (kMaX-DeepLab), or of all thing pixels with the prototypes of segments (MaX-DeepLab)",
+        choices=("pixels", "prototypes"),
+    )
+    relaxation_rate: float = option(
+        0.1, "of model.remax: how much a mask's overlap with a class counts in its class target", at_least=0, at_most=1
+    )
+
+    @property
+    def drawn(self) -> int:
+        """Pixels that are drawn per image, so that a training image must have more labelled ones; 0 where all count."""
+        return self.samples if self.instance_loss == "pixels" or self.semantic_temperature is not None else 0

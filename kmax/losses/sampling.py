@@ -56,5 +56,26 @@ def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Ten
         grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), 2)
     else:
         grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 2)
+    if torch.are_deterministic_algorithms_enabled():  # which the gradient of grid_sample is not on a GPU
+        return _interpolate(feature, grid, aligned)
     sampled = functional.grid_sample(feature, grid[:, None], padding_mode="border", align_corners=aligned)
     return sampled[:, :, 0]
+
+
+def _interpolate(feature: Tensor, grid: Tensor, aligned: bool) -> Tensor:
+    """What `grid_sample` computes with borders: `feature` (B, C, h', w') at places `grid` (B, S, 2), (x, y) from −1 to
+    1 → (B, C, S)."""
+    height, width = feature.shape[2:]
+    size = grid.new_tensor([width, height])
+    place = (grid + 1) / 2 * (size - 1) if aligned else ((grid + 1) * size - 1) / 2
+    place = place.clamp(min=0).minimum(size - 1)  # (B, S, 2)
+    low = place.floor()
+    high, part = (low + 1).minimum(size - 1).long(), (place - low).unsqueeze(1)  # (B, 1, S, 2)
+    low = low.long()
+    flat = feature.flatten(2)
+
+    def row(y: Tensor) -> Tensor:
+        left, right = (gather_pixels(flat, y * width + x) for x in (low[..., 0], high[..., 0]))
+        return torch.lerp(left, right, part[..., 0].expand_as(left))
+
+    return torch.lerp(row(low[..., 1]), row(high[..., 1]), part[..., 1].expand(-1, flat.shape[1], -1))

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kmax.losses.averages import mean_over_images
-from kmax.losses.matching import stack_targets
+from kmax.losses.matching import stack_crowd, stack_targets
 from kmax.losses.sampling import draw_pixels, gather_pixels, log_rarity
 from kmax.numerics import at_least_float32
 from kmax.structures import VOID, Target
 
-_STRIDES = tuple(2**i for i in range(12))
+_STRIDES = tuple(1 << i for i in range(12))
 
 
 def target_stride(target_size: tuple[int, int], size: tuple[int, int]) -> int:
@@ -38,7 +37,8 @@ def target_stride(target_size: tuple[int, int], size: tuple[int, int]) -> int:
 def semantic_loss(
     logits: Tensor, targets: Sequence[Target], size: tuple[int, int], temperature: float | None, samples: int
 ) -> Tensor:
-    """Loss `semantic`, unweighted. Void pixels are left out; segments left without a query are not.
+    """Loss `semantic`, unweighted. Void pixels are left out; segments left without a query are not, nor is crowd that a
+    target names. A pixel's loss is multiplied by its weight, where a target has weights.
 
     Args:
         logits: (B, K+1 or K, h', w') with h' and w' those of the target or smaller by a power of two.
@@ -51,12 +51,33 @@ def semantic_loss(
     """
     segment_map, labels = stack_targets(targets, logits.shape[0], size)
     stride = target_stride(size, (logits.shape[2], logits.shape[3]))
-    strided = segment_map.unflatten(1, size)[:, ::stride, ::stride].flatten(1)
-    label = torch.where(strided == VOID, VOID, labels.gather(1, strided.clamp(min=0)))
+
+    def strided(values: Tensor) -> Tensor:
+        kept: Tensor = values.unflatten(1, size)[:, ::stride, ::stride]  # (B, h·w) → (B, h', w')
+        return kept.flatten(1)
+
+    crowd = stack_crowd(targets, segment_map)
+    label = strided(torch.where(segment_map == VOID, crowd, labels.gather(1, segment_map.clamp(min=0))))
+    weight = strided(_weights(targets, segment_map))
     logits = logits.flatten(2)
     if temperature is not None:
-        rarity = log_rarity(segment_map, labels.shape[1]).unflatten(1, size)[:, ::stride, ::stride].flatten(1)
-        index = draw_pixels(rarity, temperature, samples)
-        label, logits = label.gather(1, index), gather_pixels(logits, index)
-    entropy = functional.cross_entropy(at_least_float32(logits), label, ignore_index=VOID, reduction="none")
-    return mean_over_images(entropy)
+        index = draw_pixels(strided(log_rarity(segment_map, labels.shape[1])), temperature, samples)
+        label, weight, logits = label.gather(1, index), weight.gather(1, index), gather_pixels(logits, index)
+    entropy = cross_entropy(logits, label)
+    return mean_over_images(entropy * weight.to(entropy.dtype))
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Of each pixel (B, P) for `logits` (B, K, P) and `label` (B, P), 0 on void. (PyTorch's own for images has no
+    deterministic form on a GPU.)"""
+    log_probability = at_least_float32(logits).log_softmax(1)
+    entropy = -log_probability.gather(1, label.clamp(min=0)[:, None])[:, 0]
+    return entropy.masked_fill(label == VOID, 0)
+
+
+def _weights(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
+    """What each pixel counts, (B, h·w) float32."""
+    ones = torch.ones_like(segment_map[0], dtype=torch.float32)
+    if all(target.weight is None for target in targets):
+        return ones.expand(len(targets), -1)
+    return torch.stack([ones if target.weight is None else target.weight.flatten() for target in targets])

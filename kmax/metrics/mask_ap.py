@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.cocoeval import COCOeval
 
+from kmax.files import Json
 from kmax.metrics.overlaps import check_labels, check_size
 from kmax.metrics.records import RecordMetric
 from kmax.structures import Instances, Sample
@@ -64,14 +65,14 @@ class InstanceMetric(RecordMetric):
             self.keep(truth.image_id, self.match(prediction, truth))
 
     @abstractmethod
-    def match(self, prediction: Instances, truth: Sample) -> Any:
+    def match(self, prediction: Instances, truth: Sample) -> object:
         """The record of one image; a subclass says how masks are matched."""
 
 
 class MaskAP(InstanceMetric):
     """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
 
-    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], dict[str, Any]]:
+    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], Json]:
         """What pycocotools says of one image, by label and range of areas."""
         return _match(prediction, truth, self.labels)
 
@@ -116,7 +117,7 @@ def _evaluation(labels: Sequence[int]) -> COCOeval:
     return evaluation
 
 
-def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[tuple[int, int], dict[str, Any]]:
+def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[tuple[int, int], Json]:
     """pycocotools' matches of one image by (label, number of the area range), as far as there is anything."""
     evaluation = _evaluation(labels)
     things = [segment for segment in truth.segments if segment.label in set(labels)]
@@ -139,15 +140,15 @@ def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[
     }
 
 
-def _compact(matches: dict[str, Any]) -> dict[str, Any]:
+def _compact(matches: Json) -> Json:
     """What accumulating needs, in few bytes."""
     kept = {key: np.asarray(matches[key]) for key in _KEPT}
     return {key: value if key == "dtScores" else value.astype(bool) for key, value in kept.items()}
 
 
-def _encode(masks: Any) -> list[dict[str, Any]]:
+def _encode(masks: Any) -> list[Json]:
     """Masks (H, W) bool, in a list or stacked, as run lengths."""
-    encoded: list[dict[str, Any]] = []
+    encoded: list[Json] = []
     for start in range(0, len(masks), _CHUNK):
         chunk = np.stack(masks[start : start + _CHUNK], -1).astype(np.uint8)
         encoded += rle.encode(np.asfortranarray(chunk))

@@ -197,13 +197,15 @@ class _Pairs:
     def iou(self) -> np.ndarray:
         """IoU of each pair, what the prediction covers of void left out of the union."""
         union = self.true_area[self.row] + (self.predicted_area - self.on_void)[self.column] - self.shared
-        return self.shared / union
+        iou: np.ndarray = self.shared / union
+        return iou
 
     def iou_of(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """IoU of any pairs; 0 for those that share nothing."""
         table = np.zeros((len(self.true.ids), len(self.predicted.ids)))
         table[self.row, self.column] = self.iou
-        return table[row, column]
+        iou: np.ndarray = table[row, column]
+        return iou
 
 
 def boundary_width(size: Sequence[int], dilation_ratio: float) -> int:

@@ -29,7 +29,7 @@ class RecordMetric(Metric):
         self.add_state("packed", [], dist_reduce_fx="cat")
         self.add_state("lengths", [], dist_reduce_fx="cat")
 
-    def keep(self, image_id: int | str, record: Any) -> None:
+    def keep(self, image_id: int | str, record: object) -> None:
         """Add the record of an image: anything made of plain containers and NumPy arrays."""
         data = zlib.compress(pickle.dumps((image_id, record)), 1)
         self.packed.append(torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device))

@@ -61,12 +61,13 @@ class AxisAttention(nn.Module):
         weight = self._weights(query, key, length).to(value.dtype)
         content = value @ weight.transpose(-1, -2)
         position = torch.einsum("bhlm,lmd->bhdl", weight, self.value_position(length).to(weight.dtype))
-        both = self.output_norm(torch.cat([content.flatten(1, 2), position.flatten(1, 2)], 1))
+        both: Tensor = self.output_norm(torch.cat([content.flatten(1, 2), position.flatten(1, 2)], 1))
         return both[:, : self.value_depth] + both[:, self.value_depth :]
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         """q, k (B, h, d, L) and v (B, h, d', L)."""
-        parts = self.qkv_norm(self.qkv(x)).split([self.key_depth, self.key_depth, self.value_depth], 1)
+        mixed: Tensor = self.qkv_norm(self.qkv(x))
+        parts = mixed.split([self.key_depth, self.key_depth, self.value_depth], 1)
         return tuple(part.unflatten(1, (self.heads, -1)) for part in parts)
 
     def _weights(self, query: Tensor, key: Tensor, length: int) -> Tensor:
@@ -74,8 +75,9 @@ class AxisAttention(nn.Module):
         content = query.transpose(-1, -2) @ key
         of_query = torch.einsum("bhdl,lmd->bhlm", query, self.query_position(length).to(query.dtype))
         of_key = torch.einsum("bhdm,lmd->bhlm", key, self.key_position(length).to(key.dtype))
-        logits = self.logit_norm(torch.cat([content, of_query, of_key], 1))
-        return at_least_float32(logits).unflatten(1, (3, self.heads)).sum(1).softmax(-1)
+        logits = self.logit_norm(torch.cat([content, of_query, of_key], 1))  # (B, 3h, L, L)
+        terms: Tensor = at_least_float32(logits).unflatten(1, (3, self.heads))  # (B, 3, h, L, L)
+        return terms.sum(1).softmax(-1)
 
 
 class AxialAttention(nn.Module):

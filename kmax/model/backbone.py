@@ -41,6 +41,10 @@ class ResNetBackbone(Backbone):
         widths = [info["num_chs"] for info in body.feature_info]
         self.channels = {STEM: widths[0], **dict(zip(STRIDES, widths[1:], strict=True))}
 
+    def parts(self) -> list[nn.Module]:
+        body = self.body
+        return [nn.ModuleList([body.conv1, body.bn1]), body.layer1, body.layer2, body.layer3, body.layer4]
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         body = self.body
         x = body.bn1(body.conv1(images))
@@ -79,6 +83,9 @@ class ConvNeXtBackbone(Backbone):
         self.act = nn.GELU() if family == "deeplab2" else nn.Identity()
         widths = [info["num_chs"] for info in body.feature_info]
         self.channels = {STEM: widths[0], **dict(zip(STRIDES, widths, strict=True))}
+
+    def parts(self) -> list[nn.Module]:
+        return [self.body.stem, *self.body.stages]
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         x = self.body.stem(F.pad(images, (1, 2, 1, 2)))
@@ -143,8 +150,8 @@ def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -
     Args:
         options: or the name alone, for random weights. `pretrained` may be the path of a file of ImageNet weights:
             timm's or torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original
-            ConvNeXt and TensorFlow ones.
-        family: of the published implementations, `detectron2` or `deeplab2`.
+            ConvNeXt and TensorFlow ones, the latter by their names in the model zoo, too.
+        family: of the published implementations, `detectron2` or `deeplab2`, where `options.family` names none.
 
     Raises:
         ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
@@ -152,7 +159,7 @@ def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -
     """
     if isinstance(options, str):
         options = BackboneOptions(options)
-    name, pretrained = options.name, options.pretrained
+    name, pretrained, family = options.name, options.pretrained, options.family or family
     file = pretrained if isinstance(pretrained, str) else None
     backbone: Backbone
     if name == MAX_S:
@@ -162,6 +169,7 @@ def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -
     if file and not isinstance(backbone, TimmBackbone):
         load_imagenet(backbone, file)
     backbone.checkpointing = options.checkpointing
+    backbone.freeze(options.freeze, options.freeze_norms)
     return backbone
 
 

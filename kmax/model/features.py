@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from kmax.model.recompute import recompute
+from kmax.options import OptionError
 
 STRIDES = (4, 8, 16, 32)
 STEM = 0
@@ -24,7 +25,45 @@ class Backbone(nn.Module):
     channels: dict[int, int]
     checkpointing: bool = False
     act: nn.Module
+    _fixed: tuple[nn.Module, ...] = ()  # modules that stay in eval mode
+
+    def parts(self) -> list[nn.Module]:
+        """The modules that learn, in the order in which an image passes them: stem, then the four stages.
+
+        Raises:
+            OptionError: this kind of backbone is one whole.
+        """
+        raise OptionError("freeze takes all or 0 for this backbone: its stages are not known one by one.")
+
+    def freeze(self, stages: int | str, norms: bool) -> None:
+        """Keep the stem and the first `stages` of the stages as they are, or "all"; with `norms`, batch norms of the
+        others too keep their running statistics.
+
+        Raises:
+            OptionError: single stages of a backbone that does not know them.
+        """
+        if stages == "all":
+            fixed: list[nn.Module] = [self]
+        else:
+            fixed = self.parts()[: int(stages) + 1] if stages else []
+        for module in fixed:
+            module.requires_grad_(False)
+        if norms:
+            fixed += [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._fixed = tuple(fixed)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As of any module; what is frozen stays in eval mode, so that it drops nothing and counts nothing."""
+        super().train(mode)
+        for module in self._fixed:
+            if module is self:
+                super().train(False)
+            else:
+                module.eval()
+        return self
 
     def run(self, stage: nn.Module, x: Tensor) -> Tensor:
         """A stage; its activations are computed again in the backward pass if `checkpointing`."""
-        return recompute(stage, x) if self.checkpointing and self.training else stage(x)
+        y: Tensor = recompute(stage, x) if self.checkpointing and self.training else stage(x)
+        return y

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
 from kmax.model.features import STEM, Backbone
+from kmax.model.kmeans_layer import KMeansLayer
 from kmax.model.layers import resize
 from kmax.model.options import ModelOptions
 from kmax.model.pixel_decoder import PixelDecoder
@@ -35,10 +36,22 @@ class KMaXDeepLab(nn.Module):
         super().__init__()
         options = options or ModelOptions()
         self.backbone = backbone
+        self.semantic_act = backbone.act if options.family == "deeplab2" else nn.Identity()  # detectron2: as handed on
         self.order = _stage_order(backbone, options)
         self.pixel_decoder = PixelDecoder([backbone.channels[key] for key in self.order], options)
         self.transformer_decoder = TransformerDecoder(self.pixel_decoder.channels, num_classes, options)
         self.semantic_head = _semantic_head(options, backbone, num_classes)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What the predictions may be called, coarse to final, with their strides."""
+        decoder, names = self.transformer_decoder, list[str]()
+        for number, (level, layer) in enumerate(zip(decoder.level, decoder.layers, strict=True), 1):
+            assert isinstance(layer, KMeansLayer), "the decoder is made of these"
+            recurrence = layer.options.recurrence
+            turns = [""] if recurrence == 1 else [f".{turn + 1}" for turn in range(recurrence)]
+            names += [f"layer {number}{turn} · 1/{COARSE_STRIDES[level]}" for turn in turns]
+        return (*names, "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
         """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
@@ -48,20 +61,21 @@ class KMaXDeepLab(nn.Module):
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        features = self.backbone(images)
+        # Weights may be of another precision than float32.
+        features = self.backbone(images.to(self.transformer_decoder.centres.dtype))
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
-        *first, final = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1])
+        (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()
-        return Output((*resized, final), self.semantic(features, aligned) if self.training else None)
+        semantic = self.semantic(features, aligned) if self.training else None
+        return Output((*resized, final), semantic, tuple(relaxation) if self.training and coarse else ())
 
     def semantic(self, features: dict[int, Tensor], aligned: bool) -> Tensor | None:
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = {
-            stride: features[stride] if stride == 32 else self.backbone.act(features[stride]) for stride in (32, 8, 4)
-        }
-        return self.semantic_head(handed, aligned)
+        handed = [features[32], *(self.semantic_act(features[stride]) for stride in (8, 4))]
+        logits: Tensor = self.semantic_head(handed, aligned)
+        return logits
 
     def _resized(self, prediction: Prediction, final: Prediction, aligned: bool) -> Prediction:
         """A coarse prediction at the size of the final one. In training the pixel feature stays as it is: the
@@ -86,7 +100,9 @@ def _stage_order(backbone: Backbone, options: ModelOptions) -> list[int]:
 
 def _semantic_head(options: ModelOptions, backbone: Backbone, num_classes: int) -> nn.Module | None:
     if options.semantic_head == "aspp":
-        return AtrousSemanticHead(backbone.channels, num_classes + 1, options.semantic_dim)
+        return AtrousSemanticHead(
+            [backbone.channels[stride] for stride in (32, 8, 4)], num_classes + 1, options.semantic_dim
+        )
     if options.semantic_head == "plain":
-        return PlainSemanticHead(backbone.channels, num_classes, options.semantic_dim)
+        return PlainSemanticHead(backbone.channels[32], num_classes, options.semantic_dim)
     return None

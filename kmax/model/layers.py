@@ -16,6 +16,10 @@ from kmax.numerics import at_least_float32, without_autocast
 
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.01
+STD_OF_CUT_NORMAL = 0.87962566103423978
+"""Standard deviation of a standard normal distribution cut at ±2."""
+Activation = type[nn.Module]
+"""`nn.GELU` throughout kMaX-DeepLab, `nn.ReLU` throughout MaX-DeepLab."""
 
 
 def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -34,9 +38,10 @@ def batch_norm(channels: int, dims: int, scale: float = 1.0) -> nn.Module:
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm and, if asked, exact GELU, of (B, C, h, w), or of (B, C, N) with `dims=1`.
+    """Convolution, batch norm and, if asked, an activation, of (B, C, h, w), or of (B, C, N) with `dims=1`.
 
     Args:
+        act: `nn.GELU` (exact) in kMaX-DeepLab, `nn.ReLU` in MaX-DeepLab.
         depthwise: one filter per channel (Xavier uniform); otherwise truncated normal, cut at ±2σ.
         std: σ; the default is √(2 / in_channels).
         scale: initial scale of the norm.
@@ -53,7 +58,7 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         depthwise: bool = False,
         bias: bool = False,
-        act: bool = False,
+        act: Activation | None = None,
         std: float | None = None,
         scale: float = 1.0,
     ) -> None:
@@ -69,7 +74,7 @@ class ConvNorm(nn.Module):
             bias=bias,
         )
         self.norm = batch_norm(out_channels, dims, scale)
-        self.act = nn.GELU() if act else nn.Identity()
+        self.act = act() if act else nn.Identity()
         if depthwise:
             nn.init.xavier_uniform_(self.conv.weight)
         else:
@@ -78,12 +83,21 @@ class ConvNorm(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
+        x = self.act(self.norm(self.conv(x)))
+        return x
 
 
 def init_truncated_normal(weight: Tensor, std: float | None = None) -> None:
     """Fill (out, in, …) `weight` from a normal distribution cut at ±2σ; σ = √(2 / in) unless given."""
     std = math.sqrt(2 / weight.shape[1]) if std is None else std
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def init_he_normal(weight: Tensor) -> None:
+    """Fill (out, in, …) `weight` from a normal distribution cut at ±2σ whose standard deviation *after* the cut is
+    √(2 / fan-in) (TensorFlow's `he_normal`)."""
+    fan_in = weight[0].numel()
+    std = math.sqrt(2 / fan_in) / STD_OF_CUT_NORMAL
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
@@ -104,5 +118,7 @@ class ChannelNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
-            y = at_least_float32(x).permute(0, 2, 3, 1)
-            return F.layer_norm(y, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+            y = at_least_float32(x).permute(0, 2, 3, 1)  # (B, h, w, C)
+            weight, bias = self.weight.to(y.dtype), self.bias.to(y.dtype)
+            y = F.layer_norm(y, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
+            return y.to(self.weight.dtype)

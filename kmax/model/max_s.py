@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kmax.model.block import EXPANSION, Block
+from kmax.model.block import EXPANSION, Block, stem
 from kmax.model.features import STEM, STRIDES, Backbone
-from kmax.model.layers import ConvNorm
 
 STEM_CHANNELS = (64, 64, 128)
 STAGES = ((64, "bbb"), (128, "bbbb"), (256, "baaaaa"), (512, "aaa"))
@@ -25,16 +24,11 @@ class MaXS(Backbone):
 
     def __init__(self, drop_path: float = 0.0) -> None:
         super().__init__()
-        first, second, third = STEM_CHANNELS
-        self.stem = nn.Sequential(
-            ConvNorm(3, first, 3, stride=2, act=True),
-            ConvNorm(first, second, 3, act=True),
-            ConvNorm(second, third, 3),
-        )
+        self.stem = stem(STEM_CHANNELS, nn.GELU)
         total = sum(len(kinds) for _, kinds in STAGES)
         rates = iter(drop_path * i / (total - 1) for i in range(total))
         self.stages = nn.ModuleList()
-        channels = third
+        channels = STEM_CHANNELS[-1]
         for width, kinds in STAGES:
             blocks = []
             for i, kind in enumerate(kinds):
@@ -43,7 +37,13 @@ class MaXS(Backbone):
                 channels = EXPANSION * width
             self.stages.append(nn.Sequential(*blocks))
         self.act = nn.GELU()
-        self.channels = {STEM: third, **{s: EXPANSION * w for s, (w, _) in zip(STRIDES, STAGES, strict=True)}}
+        self.channels = {
+            STEM: STEM_CHANNELS[-1],
+            **{s: EXPANSION * w for s, (w, _) in zip(STRIDES, STAGES, strict=True)},
+        }
+
+    def parts(self) -> list[nn.Module]:
+        return [self.stem, *self.stages]
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         x = self.stem(images)

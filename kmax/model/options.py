@@ -4,29 +4,54 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kmax.options import REQUIRED, Options, option
+from kmax.options import REQUIRED, OptionError, Options, option
 
 FAMILIES = ("detectron2", "deeplab2")
-ATTENTIONS = ("kmeans", "softmax")
+STAGES = 4
+"""Of a backbone."""
+ARCHITECTURES = ("kmax_deeplab", "max_deeplab")
+ATTENTIONS = ("kmeans", "softmax", "cmt")
+UPDATES = ("sum", "mean")
 SEMANTIC_HEADS = ("aspp", "plain", "none")
 
 
 @dataclass(frozen=True)
 class BackboneOptions(Options):
-    """The backbone: a timm model, or `max_s`."""
+    """The backbone: a timm model, `max_s`, or MaX-DeepLab's own."""
 
-    name: str = option(REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), or max_s")
-    pretrained: bool | str = option(False, "true: timm's weights of that name; or a file of ImageNet weights")
+    name: str = option(
+        REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l"
+    )
+    pretrained: bool | str = option(
+        False, "true: timm's weights of that name; or a file of ImageNet weights, or their name in the model zoo"
+    )
+    family: str | None = option(
+        None, "whose ResNet or ConvNeXt to equal; null: model.family (COCONut's mix them)", choices=FAMILIES
+    )
     drop_path: float = option(
         0.0, "rate at which the last block is dropped, from 0 at the first", at_least=0, at_most=1
     )
+    freeze: int | str = option(0, "stages, from the stem on, that do not learn: 0 none, 1 to 4, or all")
+    freeze_norms: bool = option(False, "batch norms keep their running statistics: for few images per device")
     checkpointing: bool = option(False, "compute the activations of each stage again in the backward pass")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.freeze != "all" and self.freeze not in range(STAGES + 1):
+            raise OptionError(f"freeze={self.freeze} must be all, or a number of stages from 0 to {STAGES}.")
 
 
 @dataclass(frozen=True)
 class ModelOptions(Options):
-    """kMaX-DeepLab: pixel decoder, k-means transformer decoder, semantic head."""
+    """kMaX-DeepLab: pixel decoder, k-means transformer decoder, semantic head; or MaX-DeepLab.
 
+    What MaX-DeepLab has of these: `num_queries` (its slots), `dim` (of its memory), `feature_dim`, `ffn_dim`, `heads`,
+    `drop_path`, `semantic_head`, `semantic_dim`, and what is said to be its own.
+    """
+
+    architecture: str = option(
+        "kmax_deeplab", "the network; max_deeplab with backbone.name=max_deeplab_s or _l", choices=ARCHITECTURES
+    )
     family: str = option("detectron2", "which published implementation to equal", choices=FAMILIES)
     num_queries: int = option(128, "N, the number of clusters", at_least=1)
     widths: tuple[int, ...] = option(
@@ -43,6 +68,88 @@ class ModelOptions(Options):
     ffn_dim: int = option(2048, "hidden channels of the feed-forward networks", at_least=1)
     heads: int = option(8, "attention heads among the cluster centers", at_least=1)
     drop_path: float = option(0.2, "rate at which the updates of a layer are dropped", at_least=0, at_most=1)
-    attention: str = option("kmeans", "how queries gather pixels", choices=ATTENTIONS)
+    attention: str = option(
+        "kmeans",
+        "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab",
+        choices=ATTENTIONS,
+    )
+    update: str = option("sum", "kmeans: of the pixels of a cluster, their sum or mean", choices=UPDATES)
+    recurrence: int = option(
+        1, "kmeans: how often a layer repeats assignment and update, each time supervised (ClustSeg)", at_least=1
+    )
+    pixel_update: bool = option(False, "cmt: centers are written back into the pixels")
+    residual_assignment: bool = option(False, "cmt: a layer adds the mask logits of the one before")
+    coordinates: bool = option(False, "give the pixels of each layer their coordinates")
+    remax: bool = option(False, "relax coarse predictions in training (ReMaX); inference stays what it is")
+    width: float = option(1.0, "max_deeplab: factor of the widths of all blocks", above=0)
+    hidden_dim: int = option(256, "max_deeplab: channels of the pixels on the way to the pixel feature", at_least=1)
+    drop_path_schedule: str = option(
+        "linear",
+        "max_deeplab: drop_path grows with the stride, or is the same everywhere",
+        choices=("linear", "constant"),
+    )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
+    checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")
     semantic_dim: int = option(256, "its width", at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._belongs("attention", "kmeans", ("update", "recurrence"))
+        self._belongs("attention", "cmt", ("pixel_update", "residual_assignment"))
+        self._belongs("architecture", "kmax_deeplab", OF_KMAX)
+        self._belongs("architecture", "max_deeplab", OF_MAX)
+
+    def _belongs(self, choice: str, wanted: str, names: tuple[str, ...]) -> None:
+        """What belongs to one choice of an option keeps its default under the others.
+
+        Raises:
+            OptionError: it does not.
+        """
+        chosen = getattr(self, choice)
+        for name in names:
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if chosen != wanted and value != default:
+                raise OptionError(
+                    f"{name}={value} belongs to {choice}={wanted}, not to {chosen}: leave it at {default}, or choose "
+                    f"{choice}={wanted}."
+                )
+
+
+OF_KMAX = (
+    "widths", "blocks", "axial_stages", "decoder_heads", "decoder_drop_path", "stem_stage", "layers", "attention",
+    "coordinates", "remax",
+)  # fmt: skip
+"""Options that MaX-DeepLab has no use for."""
+OF_MAX = ("width", "hidden_dim", "drop_path_schedule")
+"""Options that kMaX-DeepLab has no use for."""
+MAX_BACKBONES = {"max_deeplab_s": "s", "max_deeplab_l": "l"}
+"""The published networks of MaX-DeepLab by their backbone's name."""
+
+
+def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
+    """Whether backbone and network belong together.
+
+    Raises:
+        OptionError: they do not.
+    """
+    own = backbone.name in MAX_BACKBONES
+    if own != (model.architecture == "max_deeplab"):
+        raise OptionError(
+            f"architecture={model.architecture} does not go with backbone.name={backbone.name}: MaX-DeepLab and its "
+            "backbone come together, by model=max_deeplab_s or model=max_deeplab_l."
+        )
+    if own and backbone.drop_path:
+        raise OptionError(
+            f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
+            "set model.drop_path."
+        )
+    if own and (backbone.freeze or backbone.freeze_norms):
+        raise OptionError(
+            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
+            "leave them alone."
+        )
+    if own and backbone.pretrained is True:
+        raise OptionError(
+            "backbone.pretrained=true cannot be: timm has no weights of MaX-DeepLab's backbone; set it to false, or to "
+            "the path of deeplab2's TensorFlow checkpoint (docs/model_zoo.md)."
+        )

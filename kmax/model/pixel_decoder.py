@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kmax.model.block import EXPANSION, Block
 from kmax.model.layers import ChannelNorm, ConvNorm, resize
 from kmax.model.options import ModelOptions
+from kmax.model.recompute import recompute
 from kmax.options import OptionError
 
 
@@ -48,6 +49,7 @@ class PixelDecoder(nn.Module):
         stages = len(in_channels)
         if min(len(options.widths), len(options.blocks)) < stages:
             raise OptionError(f"widths and blocks need {stages} entries, one for each stage.")
+        self.checkpointing = options.checkpointing
         self.norms = nn.ModuleList(ChannelNorm(channels) for channels in in_channels)
         self.stages = nn.ModuleList()
         self.fuses = nn.ModuleList()
@@ -64,7 +66,7 @@ class PixelDecoder(nn.Module):
         outputs: list[Tensor] = []
         for i, (stage, norm, feature) in enumerate(zip(self.stages, self.norms, features, strict=True)):
             x = norm(feature) if i == 0 else self.fuses[i - 1](outputs[-1], norm(feature), align_corners)
-            outputs.append(stage(x))
+            outputs.append(recompute(stage, x) if self.checkpointing and self.training else stage(x))
         return outputs
 
 

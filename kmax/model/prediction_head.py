@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kmax.model.layers import ConvNorm, batch_norm, prediction_conv
+from kmax.model.layers import Activation, ConvNorm, batch_norm, prediction_conv
 from kmax.numerics import at_least_float32
 from kmax.structures import Prediction
 
@@ -19,13 +19,29 @@ VOID_PRIOR = 0.9
 
 
 class PredictionHead(nn.Module):
-    """Class logits (B, N, K+1), mask logits (B, N, h, w) and pixel feature (B, D, h, w) of length 1."""
+    """Class logits (B, N, K+1), mask logits (B, N, h, w) and pixel feature (B, D, h, w) of length 1.
 
-    def __init__(self, pixel_channels: int, dim: int, feature_dim: int, num_classes: int) -> None:
+    Args:
+        pixel_channels, dim: of the pixels and of the queries' embeddings.
+        feature_dim: D.
+        hidden: channels of the pixels on the way to the pixel feature; by default `dim`.
+    """
+
+    def __init__(
+        self,
+        pixel_channels: int,
+        dim: int,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        hidden: int | None = None,
+        act: Activation = nn.GELU,
+    ) -> None:
         super().__init__()
-        self.pixel_depthwise = ConvNorm(pixel_channels, pixel_channels, 5, depthwise=True, act=True)
-        self.pixel_hidden = ConvNorm(pixel_channels, dim, act=True)
-        self.pixel_feature = ConvNorm(dim, feature_dim, bias=True, std=0.01)
+        hidden = hidden or dim
+        self.pixel_depthwise = ConvNorm(pixel_channels, pixel_channels, 5, depthwise=True, act=act)
+        self.pixel_hidden = ConvNorm(pixel_channels, hidden, act=act)
+        self.pixel_feature = ConvNorm(hidden, feature_dim, bias=True, std=0.01)
         self.mask_kernel = ConvNorm(dim, feature_dim, dims=1)
         self.class_logits = prediction_conv(dim, num_classes + 1, dims=1)
         self.mask_norm = batch_norm(1, 2, scale=0.1)
@@ -39,7 +55,11 @@ class PredictionHead(nn.Module):
         kernels = self.mask_kernel(mask_embedding)
         masks = torch.einsum("bdn,bdhw->bnhw", kernels, feature.to(kernels.dtype))
         masks = self.mask_norm(masks.flatten(1, 2)[:, None]).unflatten(2, masks.shape[1:3])[:, 0]
-        classes = self.class_logits(class_embedding).transpose(1, 2)
+        return Prediction(self.classify(class_embedding), masks, feature)
+
+    def classify(self, class_embedding: Tensor) -> Tensor:
+        """Embeddings (B, C, N) → class logits (B, N, K+1)."""
+        classes: Tensor = self.class_logits(class_embedding).transpose(1, 2)
         offset = classes.new_zeros(classes.shape[-1])
         offset[-1:] = self.void_offset  # of a slice, this is a fill; of an element, a copy that the host waits for
-        return Prediction(classes + offset, masks, feature)
+        return classes + offset

@@ -15,4 +15,4 @@ def warmup_poly(step: int, total: int, warmup: int = 5000, start: float = 0.001,
         raise ValueError(f"A schedule needs a positive number of steps, not {total}: set optimizer.steps.")
     if step < warmup:
         return start + (1 - start) * step / warmup
-    return max(0.0, 1 - step / total) ** power
+    return float(max(0.0, 1 - step / total) ** power)

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from kmax.config.trained import TrainedModel
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.geometry import Sizes
 from kmax.inference import postprocess
 from kmax.inference.options import Thresholds
@@ -76,7 +76,7 @@ def describe(trained: TrainedModel, size: tuple[int, int]) -> Description:
     return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(trained))
 
 
-def _thresholds(trained: TrainedModel) -> dict[str, float]:
+def _thresholds(trained: TrainedModel) -> Json:
     """What `serving.panoptic` takes; test-time options that run the network again are left out."""
     return {field.name: getattr(trained.inference, field.name) for field in fields(Thresholds)}
 
@@ -121,7 +121,7 @@ def export_model(
     return parity
 
 
-def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Any:
+def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> ExportedProgram:
     """The model as a `torch.export` program."""
     dynamic = batch == "dynamic"
     if not dynamic and (not str(batch).isdigit() or int(batch) < 1):
@@ -142,11 +142,11 @@ def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Any:
 def _quiet() -> Iterator[None]:
     """Without the exporters' own deprecation warnings, which no user can act on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))  # type: ignore[arg-type]
+        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
         yield
 
 
-def _backend(format: str) -> tuple[Callable[[Any, Description, Path], None], Callable[[Path], Run]]:
+def _backend(format: str) -> tuple[Callable[[ExportedProgram, Description, Path], None], Callable[[Path], Run]]:
     """How a format is written, and how a file of it is run.
 
     Raises:
@@ -159,25 +159,25 @@ def _backend(format: str) -> tuple[Callable[[Any, Description, Path], None], Cal
             import onnxruntime  # noqa: F401
             import onnxscript  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ValueError(f"format=onnx needs {error.name}: pip install 'kmax[export]'.") from error
+            raise ValueError(f"format=onnx needs {error.name}: pip install 'kmax-deeplab[export]'.") from error
         return _write_onnx, load_onnx
     if format == "aoti" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         raise ValueError("format=aoti needs a C++ compiler (g++ or clang++): install one, or use format=pt2.")
     return (_write_pt2, load_pt2) if format == "pt2" else (_write_aoti, load_aoti)
 
 
-def _write_onnx(program: Any, description: Description, path: Path) -> None:
+def _write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:
     result = torch.onnx.export(program, input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False)
     assert result is not None, "the dynamo exporter returns the model"
     result.model.metadata_props[METADATA] = description.to_json()
     result.save(str(path), external_data=False)
 
 
-def _write_pt2(program: Any, description: Description, path: Path) -> None:
+def _write_pt2(program: ExportedProgram, description: Description, path: Path) -> None:
     torch.export.save(program, path, extra_files={METADATA: description.to_json()})
 
 
-def _write_aoti(program: Any, description: Description, path: Path) -> None:
+def _write_aoti(program: ExportedProgram, description: Description, path: Path) -> None:
     options = {"aot_inductor.metadata": {METADATA: description.to_json()}}
     torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
@@ -200,7 +200,7 @@ def load_aoti(path: str | Path) -> Run:
     return _with_numpy(torch._inductor.aoti_load_package(str(path)))
 
 
-def _with_numpy(model: Callable[..., Any]) -> Run:
+def _with_numpy(model: Callable[..., tuple[Tensor, Tensor]]) -> Run:
     def run(images: np.ndarray, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
             classes, masks = model(torch.as_tensor(images), torch.as_tensor(content))

@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from kmax.categories import Categories
+from kmax.checkpoint.published import find_published
 from kmax.config.trained import TrainedModel, load_trained
 from kmax.geometry import Sizes, content_cells
 from kmax.images import open_image, resize_and_pad, to_rgb
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
-from kmax.model.kmax_deeplab import COARSE_STRIDES
 from kmax.options import build_options, to_plain
+from kmax.predict.runtime import RunnableNetwork, prepare
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
@@ -82,9 +83,12 @@ class Predictor:
         size: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
         inference: InferenceOptions | None = None,
+        network: RunnableNetwork | None = None,
     ) -> None:
         self.model = trained.model.to(device).eval()
+        self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
+        self.num_queries = trained.options.model.num_queries
         self.size = size or trained.options.dataset.size
         self.inference = inference or trained.inference
         if min(self.size) < 32:
@@ -96,7 +100,9 @@ class Predictor:
         path: str | Path,
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
+        runtime: str = "torch",
+        precision: str = "fp32",
     ) -> Predictor:
         """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
 
@@ -104,27 +110,48 @@ class Predictor:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
             thresholds: some or all of `InferenceOptions` (thresholds, and test-time options such as `flip=True`), laid
                 over those of the checkpoint.
+            runtime, precision: see `kmax.predict.runtime.prepare`.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device or threshold.
+            FileNotFoundError, ValueError: no such file; damaged or foreign; an unknown device, threshold or runtime.
         """
         chosen = _device(device)
         trained = load_trained(path)
-        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds))
+        network = prepare(trained.model, size or trained.options.dataset.size, chosen, runtime, precision)
+        return cls(trained, size, chosen, _laid_over(trained.inference, thresholds), network)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str | torch.device | None = None,
+        size: tuple[int, int] | None = None,
+        thresholds: Thresholds | Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; a path
+        is taken, too.
+
+        Args:
+            device, size, thresholds: as for `from_checkpoint`.
+
+        Raises:
+            ValueError: as `from_checkpoint`; no such name, or weights that cannot be downloaded.
+        """
+        if not Path(name).exists():
+            find_published(name)
+        return cls.from_checkpoint(name, device, size, thresholds)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions of all layers may be called, coarse to final, with their strides."""
-        levels = self.model.transformer_decoder.level
-        layers = (f"layer {number} · 1/{COARSE_STRIDES[level]}" for number, level in enumerate(levels, 1))
-        return (*layers, "final")
+        return self.model.stage_names
 
     @property
     def device(self) -> torch.device:
         """Where the model runs."""
         return next(self.model.parameters()).device
 
-    def __call__(self, image: Any, thresholds: Thresholds | Mapping[str, Any] | None = None) -> PanopticMap:
+    def __call__(self, image: object, thresholds: Thresholds | Mapping[str, object] | None = None) -> PanopticMap:
         """Segment one image: a path, a PIL image, or a (H0, W0, 3) uint8 RGB array.
 
         Args:
@@ -142,9 +169,9 @@ class Predictor:
 
     def batch(
         self,
-        images: Sequence[Any],
+        images: Sequence[object],
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         all_stages: bool = False,
         top: int = 100,
     ) -> list[Result]:
@@ -164,7 +191,10 @@ class Predictor:
 
     @torch.inference_mode()
     def raw(
-        self, images: Sequence[Any], all_stages: bool = False, thresholds: Thresholds | Mapping[str, Any] | None = None
+        self,
+        images: Sequence[object],
+        all_stages: bool = False,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> list[RawPrediction]:
         """Run the network alone; `finish` makes results of what it says, as often as you like.
 
@@ -184,7 +214,7 @@ class Predictor:
         padded, valid = zip(*(resize_and_pad(array, self.size) for array in arrays), strict=True)
         pixels = torch.as_tensor(np.stack(padded)).permute(0, 3, 1, 2).to(self.device)
         mask = torch.as_tensor(np.stack(valid)).to(self.device)
-        predictions = run_network(self.model, pixels, mask, all_stages)
+        predictions = run_network(self.network, pixels, mask, all_stages)
         return [
             RawPrediction(
                 tuple(Prediction(*(tensor[i] for tensor in stage)) for stage in predictions),
@@ -194,14 +224,14 @@ class Predictor:
         ]
 
     def _averaged(self, image: np.ndarray, options: InferenceOptions) -> RawPrediction:
-        classes, masks, sizes = predict(self.model, image, self.size, options, self.device)
+        classes, masks, sizes = predict(self.network, image, self.size, options, self.device)
         return RawPrediction((Prediction(classes, masks, masks.new_zeros(0)),), sizes)
 
     def finish(
         self,
         raw: RawPrediction,
         results: Sequence[str] = ("panoptic",),
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
         keep_raw: bool = False,
         top: int = 100,
     ) -> Result:
@@ -220,14 +250,14 @@ class Predictor:
             made = panoptic(classes, masks, things, chosen, raw.sizes)
             found["panoptic"] = PanopticMap(made.segment_map.cpu(), made.segments)
         if "semantic" in results:
-            found["semantic"] = semantic(classes, masks, raw.sizes).cpu()
+            found["semantic"] = semantic(classes, masks, raw.sizes, chosen).cpu()
         if "instances" in results:
             one = instances(classes, masks, things, chosen, raw.sizes, top)
             found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())
         return Result(**found, raw=raw if keep_raw else None)
 
 
-def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, Any] | None) -> InferenceOptions:
+def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, object] | None) -> InferenceOptions:
     """Thresholds and test-time options with some of them changed.
 
     Raises:
@@ -251,7 +281,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _as_array(image: Any) -> np.ndarray:
+def _as_array(image: object) -> np.ndarray:
     if isinstance(image, (str, Path)):
         image = open_image(image)
     if isinstance(image, Image.Image):

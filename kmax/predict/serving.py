@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -36,7 +36,7 @@ class Description:
     size: tuple[int, int]
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
-    thresholds: dict[str, float]
+    thresholds: dict[str, Any]
 
     def to_json(self) -> str:
         """As text, the way an exported file carries it."""
@@ -89,24 +89,33 @@ def panoptic(
     stuff_threshold: float = 0.5,
     overlap: float = 0.8,
     pixel_threshold: float = 0.4,
+    method: str = "mask_wise",
+    thing_area: int = 0,
+    stuff_area: int = 0,
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
     """Panoptic segmentation of one picture from the logits (N, K+1), void last, and (N, h, w).
 
     Args:
         padded, original: (H, W) of the network's input and (H0, W0) of the picture; without them the result has
             size h×w.
-        alpha … pixel_threshold: see `kmax.inference.postprocess.Thresholds`; the defaults are those of COCO.
+        alpha … stuff_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
 
     Returns:
         The map (H0, W0) int32, 0 = void, and its segments, numbered from 1 by descending score.
     """
-    size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     classes = _softmax(class_logits.astype(np.float32))[:, :-1]
     label, probability = classes.argmax(1), classes.max(1).astype(np.float64)
+    if method == "pixel_wise":
+        thing = np.asarray(is_thing, bool)[label]
+        detected = probability >= np.where(thing, thing_threshold, stuff_threshold)
+        slots = _kept_slots(mask_logits, detected, pixel_threshold, padded)
+        segment_of, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
+        return _to_original(segment_of[slots], padded, original), segments
+    size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
     scores = probability**alpha * confidence**beta
     result = np.zeros(size[0] * size[1], np.int32)
-    segments: list[SegmentInfo] = []
+    segments = []
     stuff: dict[int, int] = {}
     for query in np.argsort(-scores, kind="stable"):
         kind, pixels = int(label[query]), claims[query][0]
@@ -140,13 +149,61 @@ def _claims(
     return size, list(zip(np.split(pixels[order], ends), np.split(values[order], ends), strict=True))
 
 
+def _kept_slots(
+    mask_logits: np.ndarray, detected: np.ndarray, threshold: float, padded: tuple[int, int] | None
+) -> np.ndarray:
+    """The slot (H, W) of each pixel that keeps it, N where none does."""
+    size, strips = padded or (mask_logits.shape[1], mask_logits.shape[2]), []
+    for logits in _resized(mask_logits, padded, padded):
+        slot, top = logits.argmax(1), logits.max(1, keepdims=True)
+        share = 1 / np.maximum((np.exp(logits - top) * detected).sum(1), 1e-30)
+        strips.append(np.where(detected[slot] & (share > threshold), slot, len(detected)))
+    return np.concatenate(strips).reshape(size)
+
+
+def _limited_segments(
+    label: np.ndarray, probability: np.ndarray, thing: np.ndarray, slots: np.ndarray, thing_area: int, stuff_area: int
+) -> tuple[np.ndarray, list[SegmentInfo]]:
+    """The segment of each slot, 0 for none and for pixels without a slot, and the segments that are large enough."""
+    area = np.bincount(slots.ravel(), minlength=len(label) + 1)
+    of_class = np.bincount(label[~thing], area[:-1][~thing], minlength=label.max() + 1)
+    large = np.where(thing, area[:-1] >= thing_area, of_class[label] >= stuff_area) & (area[:-1] > 0)
+    number, segments, stuff = np.zeros(len(label) + 1, np.int32), list[SegmentInfo](), dict[int, int]()
+    for slot in np.argsort(-probability, kind="stable"):
+        if large[slot]:
+            kind = int(label[slot])
+            number[slot] = len(segments) + 1 if thing[slot] else stuff.setdefault(kind, len(segments) + 1)
+            if number[slot] > len(segments):
+                segments.append(SegmentInfo(len(segments) + 1, kind, float(probability[slot])))
+    return number, segments
+
+
+def _to_original(values: np.ndarray, padded: tuple[int, int] | None, original: tuple[int, int] | None) -> np.ndarray:
+    """Values (H, W) of the padded image cut to the content and resized, nearest, to the original (H0, W0)."""
+    if padded is None or original is None:
+        return values
+    pairs = zip(content_size(original, padded), original, strict=True)
+    rows, columns = (
+        (2 * np.arange(target) * (length - 1) + max(target - 1, 1)) // (2 * max(target - 1, 1))
+        for length, target in pairs
+    )
+    return values[rows][:, columns]
+
+
 def _probabilities(
     mask_logits: np.ndarray, padded: tuple[int, int] | None, original: tuple[int, int] | None
 ) -> Iterator[np.ndarray]:
     """Softmax over queries of the resized mask logits, in strips of pixels (pixels, N) from top to bottom."""
+    return map(_softmax, _resized(mask_logits, padded, original))
+
+
+def _resized(
+    mask_logits: np.ndarray, padded: tuple[int, int] | None, original: tuple[int, int] | None
+) -> Iterator[np.ndarray]:
+    """The resized mask logits, in strips of pixels (pixels, N) from top to bottom."""
     values = np.ascontiguousarray(mask_logits.transpose(1, 2, 0), dtype=np.float32)  # (h, w, N)
     if padded is None or original is None:
-        yield _softmax(values.reshape(-1, values.shape[2]))
+        yield values.reshape(-1, values.shape[2])
         return
     aligned = padded[1] % 2 == 1  # as in the model: for widths 32k+1 cells sit on pixels 0, s, 2s, …
     content = content_size(original, padded)
@@ -155,12 +212,12 @@ def _probabilities(
     for start in range(0, original[0], step):
         some_rows = _Taps(rows.cells[start : start + step], rows.weight[start : start + step])
         strip = _resample(_resample(values, 0, some_rows), 1, columns)
-        yield _softmax(strip.reshape(-1, strip.shape[2]))
+        yield strip.reshape(-1, strip.shape[2])
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis."""
-    result = np.exp(logits - logits.max(-1, keepdims=True))
+    result: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
     result /= result.sum(-1, keepdims=True)
     return result
 
@@ -204,7 +261,7 @@ def _bilinear(length: int, target: int, aligned: bool) -> np.ndarray:
 def _resample(values: np.ndarray, axis: int, taps: _Taps) -> np.ndarray:
     """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
     weight = taps.weight[:, :, None, None] if axis == 0 else taps.weight[:, :, None]
-    result = values.take(taps.cells[:, 0], axis) * weight[:, 0]
+    result: np.ndarray = values.take(taps.cells[:, 0], axis) * weight[:, 0]
     for tap in range(1, taps.cells.shape[1]):
         result += values.take(taps.cells[:, tap], axis) * weight[:, tap]
     return result

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from pycocotools import mask as rle
 from scipy import ndimage
 
 from kmax.categories import Categories
+from kmax.files import Json
 from kmax.structures import Instances, PanopticMap
 
 
@@ -17,14 +16,14 @@ def encode_ids(segment_map: np.ndarray) -> np.ndarray:
     return np.stack([segment_map >> shift & 0xFF for shift in (0, 8, 16)], -1).astype(np.uint8)
 
 
-def category_table(categories: Categories) -> list[dict[str, Any]]:
+def category_table(categories: Categories) -> list[Json]:
     """The `categories` of COCO's panoptic JSON."""
     return [
         {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in categories.classes
     ]
 
 
-def segments_info(prediction: PanopticMap, categories: Categories) -> list[dict[str, Any]]:
+def segments_info(prediction: PanopticMap, categories: Categories) -> list[Json]:
     """The segments as COCO's panoptic JSON lists them, with areas, boxes (x, y, w, h) and scores."""
     segment_map = prediction.segment_map.cpu().numpy()
     ids, compact, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
@@ -46,9 +45,7 @@ def segments_info(prediction: PanopticMap, categories: Categories) -> list[dict[
     return entries
 
 
-def panoptic_annotation(
-    prediction: PanopticMap, image_id: int | str, categories: Categories, file_name: str
-) -> dict[str, Any]:
+def panoptic_annotation(prediction: PanopticMap, image_id: int | str, categories: Categories, file_name: str) -> Json:
     """One entry of `annotations` in COCO's panoptic JSON; `file_name` is that of its PNG."""
     return {
         "image_id": image_id,
@@ -57,7 +54,7 @@ def panoptic_annotation(
     }
 
 
-def instance_results(instances: Instances, image_id: int | str, categories: Categories) -> list[dict[str, Any]]:
+def instance_results(instances: Instances, image_id: int | str, categories: Categories) -> list[Json]:
     """The non-empty instances of one image as entries of COCO's results JSON, by descending score.
 
     They have no `bbox`: pycocotools' `loadRes` would take the area of the box for that of the mask, and makes both

@@ -12,16 +12,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.results.coco import category_table, encode_ids, instance_results, segments_info
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap
@@ -54,7 +54,7 @@ class ResultFolder:
         folder: str | Path,
         categories: Categories,
         outputs: Sequence[str],
-        settings: Mapping[str, Any],
+        settings: Json,
         overwrite: bool = False,
     ) -> None:
         unknown = sorted(set(outputs) - set(OUTPUTS))
@@ -64,7 +64,7 @@ class ResultFolder:
         self._claim(json.loads(json.dumps({**settings, "outputs": sorted(outputs)})), overwrite)
         self.records = Records(self.folder / "records.jsonl")
 
-    def _claim(self, settings: dict[str, Any], overwrite: bool) -> None:
+    def _claim(self, settings: Json, overwrite: bool) -> None:
         note = self.folder / "run.json"
         if self.folder.is_dir() and any(self.folder.iterdir()):
             if not note.is_file():
@@ -93,7 +93,7 @@ class ResultFolder:
         panoptic: PanopticMap,
         semantic: np.ndarray | None = None,
         instances: Instances | None = None,
-    ) -> dict[str, Any]:
+    ) -> Json:
         """Write the files of one image and return its record, which `record` keeps; safe in several threads.
 
         Args:
@@ -118,7 +118,7 @@ class ResultFolder:
             record["instances"] = instance_results(instances, image_id, self.categories)
         return record
 
-    def record(self, record: dict[str, Any]) -> None:
+    def record(self, record: Json) -> None:
         """Note that an image is finished."""
         self.records.append(record)
 
@@ -147,7 +147,7 @@ class ResultFolder:
         return target
 
     def _save(self, name: str, image: Image.Image) -> None:
-        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {"compress_level": 4}
+        options: Json = {"quality": 95, "subsampling": 0} if name.endswith(".jpg") else {"compress_level": 4}
         with replacing(self.folder / name) as path:
             image.save(path, **options)
 
@@ -174,11 +174,11 @@ class ResultFolder:
         return self.folder / "semantic.json"
 
     def _panoptic_json(self) -> Path:
-        def images() -> Iterator[dict[str, Any]]:
+        def images() -> Iterator[Json]:
             for r in self.records:
                 yield {"id": r["image_id"], "file_name": r["source"], "height": r["height"], "width": r["width"]}
 
-        def annotations() -> Iterator[dict[str, Any]]:
+        def annotations() -> Iterator[Json]:
             for r in self.records:
                 yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
 
@@ -212,7 +212,7 @@ def semantic_values(categories: Categories) -> np.ndarray:
     return ids if ids.min() >= 0 and ids.max() < 2**16 else np.arange(len(ids))
 
 
-def _write_list(file: Any, entries: Iterable[dict[str, Any]]) -> None:
+def _write_list(file: TextIO, entries: Iterable[Json]) -> None:
     """A JSON list, one entry at a time."""
     file.write("[")
     for number, entry in enumerate(entries):

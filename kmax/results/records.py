@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from kmax.files import Json
 
 
 class Records:
@@ -39,7 +40,7 @@ class Records:
         self._file.truncate(end)
         self._file.seek(end)
 
-    def _note(self, record: dict[str, Any], place: int) -> None:
+    def _note(self, record: Json, place: int) -> None:
         self._place[record["key"]] = place
         (self._failed.add if record.get("error") else self._failed.discard)(record["key"])
 
@@ -48,14 +49,14 @@ class Records:
         """The keys whose last record tells of no error."""
         return self._place.keys() - self._failed
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: Json) -> None:
         """Add a record; it is in the operating system's hands when this returns."""
         place = self._file.tell()
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
         self._note(record, place)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Json]:
         """The successful records in the order of their keys, one at a time."""
         with self.path.open("rb") as file:
             for key in sorted(self.done):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -19,8 +20,10 @@ _WAITING = (
     "_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "is_nonzero",
     "equal", "bincount", "repeat_interleave",
 )  # fmt: skip
-_FREE = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh", "set_", "alias", "_unsafe_view")
-_FREE += ("device", "promote_types", "new_empty_strided", "empty_permuted", "resize_", "_reshape_alias")
+_FREE = (
+    "empty", "empty_like", "empty_strided", "new_empty", "detach", "lift_fresh", "set_", "alias", "_unsafe_view",
+    "device", "promote_types", "new_empty_strided", "empty_permuted", "resize_", "_reshape_alias",
+)  # fmt: skip
 
 
 class DeviceCounter(TorchDispatchMode):
@@ -32,7 +35,7 @@ class DeviceCounter(TorchDispatchMode):
     """
 
     def __init__(self, host: str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.host = host
         self.by_operator: Counter[str] = Counter()
         self.waits_by_operator: Counter[str] = Counter()
@@ -57,7 +60,7 @@ class DeviceCounter(TorchDispatchMode):
         devices = {tensor.device.type for tensor in (*given, *made)}
         if devices <= {self.host} and devices:
             return result
-        if name in _WAITING or self._blocking_copy(name, args, kwargs or {}, made):
+        if name in _WAITING or _by_mask(name, args) or self._blocking_copy(name, args, kwargs or {}, made):
             self.waits_by_operator[name] += 1
         if not func.is_view and name not in _FREE:
             self.by_operator[name] += 1
@@ -70,3 +73,10 @@ class DeviceCounter(TorchDispatchMode):
         between = {source.device.type, made[0].device.type}
         asynchronous = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
         return self.host in between and len(between) > 1 and not asynchronous
+
+
+def _by_mask(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether something is indexed with booleans, whose number the host must know."""
+    if name not in ("index", "index_put", "index_put_"):
+        return False
+    return any(isinstance(index, Tensor) and index.dtype == torch.bool for index in tree_leaves(args[1]))

@@ -15,7 +15,6 @@ Letters: B batch, C channels, N values of a channel on all ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +36,9 @@ class SyncBatchNorm(_BatchNorm):
     numbers of pixels.
     """
 
+    min_ranks = 2
+    """From how many ranks on they exchange anything; 1 lets one device measure what the exchange costs."""
+
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, "meta")
         self._parameters.update(norm._parameters)
@@ -46,14 +48,15 @@ class SyncBatchNorm(_BatchNorm):
         self.train(norm.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        alone = not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
-        y = super().forward(input) if alone else self._together(input)
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
+        y = self._together(input) if self.training and ranks >= self.min_ranks else super().forward(input)
         for child in self.children():
             y = child(y)
         return y
 
     def _together(self, x: Tensor) -> Tensor:
         shift = x.new_zeros(x.shape[1]) if self.running_mean is None else self.running_mean
+        y: Tensor
         y, mean, variance, count = _Normalize.apply(x, self.weight, self.bias, shift, self.eps)
         if self.track_running_stats and self.running_mean is not None:
             self._track(mean, variance, count)
@@ -199,5 +202,5 @@ def _(
     return torch.empty_like(x)
 
 
-def _all_but_channels(x: Tensor) -> Sequence[int]:
+def _all_but_channels(x: Tensor) -> list[int]:
     return [axis for axis in range(x.ndim) if axis != 1]

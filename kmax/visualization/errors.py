@@ -54,7 +54,7 @@ def draw_errors(
     stripe = (rows + columns) // max(3, size[1] // 100) % 2 == 0
     color[false & ~(missed & stripe)] = FALSE_POSITIVE
     grey = image.mean(2, keepdims=True, dtype=np.float32)
-    picture = (grey + _OPACITY * (color - grey)).round().astype(np.uint8)
+    picture: np.ndarray = (grey + _OPACITY * (color - grey)).round().astype(np.uint8)
     picture[contours(true_map)] = PAPER
     if not key:
         return picture

@@ -51,4 +51,5 @@ def heat(values: np.ndarray) -> np.ndarray:
     place = np.clip(values, 0, 1) * (len(_HEAT) - 1)
     low = np.minimum(place.astype(int), len(_HEAT) - 2)
     part = (place - low)[..., None]
-    return (_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).round().astype(np.uint8)
+    color: np.ndarray = (_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).round().astype(np.uint8)
+    return color

@@ -41,7 +41,7 @@ def command(arguments: Sequence[str]) -> tuple[list[str], str]:
     asked = slurm_resources(strategy)
     own = [
         f"--job-name={config.name}",
-        f"--chdir={ROOT}",
+        f"--chdir={Path.cwd()}",
         f"--output={LOGS}/%x-%j.out",
         f"--nodes={asked.nodes}",
         f"--ntasks-per-node={asked.tasks_per_node}",
@@ -63,9 +63,10 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{plan}\n{shlex.join(words)}", flush=True)
     if "--dry-run" in arguments:
         return
-    (ROOT / LOGS).mkdir(parents=True, exist_ok=True)
+    Path(LOGS).mkdir(parents=True, exist_ok=True)
     try:
-        done = subprocess.run(words, env={**os.environ, "KMAX_PYTHON": sys.executable}, check=False)
+        environment = {**os.environ, "KMAX_PYTHON": sys.executable, "KMAX_TRAIN": str(ROOT / "train.py")}
+        done = subprocess.run(words, env=environment, check=False)
     except FileNotFoundError:
         sys.exit("error: there is no sbatch on this machine: run this where jobs are submitted, or use --dry-run.")
     sys.exit(done.returncode)

@@ -10,6 +10,8 @@ import torch
 import golden_tools
 from kmax.checkpoint.detectron2 import from_detectron2, load_detectron2, our_name, their_name, to_detectron2
 
+LARGER = [pytest.param(name, marks=pytest.mark.long) for name in golden_tools.CONFIGURATIONS if name != "coco_r50"]
+
 
 @pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
 def test_names_and_shapes_are_a_bijection(name: str) -> None:
@@ -24,7 +26,7 @@ def test_names_and_shapes_are_a_bijection(name: str) -> None:
     assert summary["parameters"] - auxiliary == summary["parameters_without_aux_semantic"]
 
 
-@pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
+@pytest.mark.parametrize("name", ["coco_r50", *LARGER])
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     theirs = {key: golden_tools.recipe.seeded_tensor(key, shape) for key, shape in golden_tools.entries(name)}
     model = golden_tools.model(name, device="meta")

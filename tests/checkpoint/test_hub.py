@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from kmax.checkpoint.hub import SharedModel
-from kmax.checkpoint.own import read_checkpoint
+from kmax.checkpoint.hub import SharedModel, card_text
+from kmax.checkpoint.own import SOURCE_KEY, read_checkpoint, write_checkpoint
+from kmax.checkpoint.published import published
 from kmax.config.trained import load_trained
 from scripts import hub as script
 
@@ -68,3 +69,25 @@ def test_what_goes_wrong_is_one_sentence(
     with pytest.raises(ValueError, match=r"cannot be pushed to user/name: no route to host$"):
         command("push", tiny_checkpoint, "user/name")
     assert not (tmp_path / "x.ckpt").exists()
+
+
+def test_the_card_tells_where_converted_weights_come_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Not "trained with kmax", which they were not."""
+    command("push", tiny_checkpoint, tmp_path / "own")
+    own = (tmp_path / "own/README.md").read_text()
+    assert "trained with kmax on shapes" in own
+    assert "license" not in own
+    entry = published()["coconut_s_convnext_large"]
+    converted = {**read_checkpoint(tiny_checkpoint), SOURCE_KEY: entry.provenance()}
+    for name in ("c.ckpt", "c.safetensors"):
+        write_checkpoint(tmp_path / name, converted)
+        assert read_checkpoint(tmp_path / name)[SOURCE_KEY] == entry.provenance()
+        command("push", tmp_path / name, tmp_path / f"hub-{name}")
+        card = (tmp_path / f"hub-{name}/README.md").read_text()
+        for words in (entry.urls[0], entry.license, entry.paper, "PQ 55.9", "relabeled 64.4", "license: other"):
+            assert words in card
+        assert "trained with kmax" not in card
+    converted = {**converted, SOURCE_KEY: published()["coco_resnet50"].provenance()}
+    assert "license: apache-2.0" in str(SharedModel(converted).generate_model_card())
+    about = {"model": "resnet50 (PyTorch)", "file": "mine.pth"}
+    assert "- file: mine.pth" in card_text({**converted, SOURCE_KEY: about})

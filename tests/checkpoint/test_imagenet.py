@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import golden_tools
 from kmax.checkpoint.detectron2 import their_name
+from kmax.checkpoint.imagenet import load_imagenet
 from kmax.model import Backbone, build_backbone, downloads
 from kmax.model.options import BackboneOptions
 
@@ -87,6 +88,28 @@ def test_a_tensorflow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = build_backbone(BackboneOptions("max_s", pretrained="ckpt-1"), "deeplab2")
     theirs = variables["encoder/_stem/_conv1_bn_act/_conv/kernel"]
     assert torch.equal(backbone.state_dict()["stem.0.conv.weight"], theirs.permute(3, 2, 0, 1))
+
+
+@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+def test_an_encoder_for_max_deeplab(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """deeplab2's ImageNet backbones: the residual blocks, and nothing that reads the slots; layouts are those of S."""
+    skipped = ("extra", "transformer", "memory_feature")
+    encoder = [
+        (name, shape)
+        for name, shape in golden_tools.max_variables(variant)
+        if name.startswith("encoder/") and not any(word in name for word in skipped)
+    ]
+    variables = {name: torch.zeros(shape, device="meta") for name, shape in encoder}
+    stem = "encoder/_stem/_conv1_bn_act/_conv/kernel" if variant == "s" else "encoder/_stem/_conv/kernel"
+    variables |= {stem: torch.randn(dict(encoder)[stem]), "classifier/kernel": torch.ones(1)}
+    monkeypatch.setattr("kmax.checkpoint.imagenet.read_entries", lambda path: variables)
+    backbone = golden_tools.max_model(variant, "meta").backbone
+    loaded: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(backbone, "load_state_dict", loaded.update)
+    load_imagenet(backbone, "ckpt-1")
+    assert loaded.keys() == backbone.state_dict().keys()
+    assert {name: v.shape for name, v in loaded.items()} == {n: v.shape for n, v in backbone.state_dict().items()}
+    assert torch.equal(loaded["stem.0.conv.weight"], variables[stem].permute(3, 2, 0, 1))
 
 
 @pytest.mark.parametrize(

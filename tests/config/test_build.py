@@ -15,14 +15,15 @@ from kmax.config.compose import compose_config, run_options
 from kmax.config.options import TrainOptions
 from kmax.config.trained import class_dependent, initialize_from
 from kmax.module import KMaXModule
+from small_run import SMALL_MODEL
 
 
 def module(categories: Categories, folder: Path, *overrides: str) -> tuple[KMaXModule, TrainOptions]:
     """A new model of the shapes' recipe for other classes, with its options."""
     file = folder / "classes.json"
     file.write_text(json.dumps(categories.to_dict()))
-    config = compose_config("shapes", "~callbacks", "logger=none", f"dataset.categories={file}", *overrides)
-    options = run_options(config)
+    names = ("~callbacks", "logger=none", f"dataset.categories={file}")
+    options = run_options(compose_config("shapes", *SMALL_MODEL, *names, *overrides))
     return build_module(options, pretrained=False), options
 
 

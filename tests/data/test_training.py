@@ -202,7 +202,8 @@ def test_draws_equal_a_plain_full_size_pipeline(jitter: bool, copy_paste: bool) 
         expected, cells = plainly(dataset, options, 5, 1, index)
         difference = np.abs(image.astype(int) - expected)
         assert difference.mean() < (0.6 if jitter else 0.3)
-        assert jitter or difference.max() <= 2
+        # of two pixels that are equally near, OpenCV 4 and 5 take different ones
+        assert jitter or (difference > 2).mean() < 1e-3
         assert len(target.labels) == len(cells)
         found = {(label, (target.segment_map == n).numpy().tobytes()) for n, label in enumerate(target.labels.tolist())}
         assert found == {(label, mask.tobytes()) for mask, label in cells}

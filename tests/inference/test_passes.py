@@ -213,7 +213,7 @@ def test_the_reference_is_the_scale_nearest_to_one() -> None:
 
 def test_the_predictor_takes_test_time_options(tiny_checkpoint: Path) -> None:
     options = {"flip": True, "scales": [0.75, 1], "pad": False}
-    predictor = Predictor.from_checkpoint(tiny_checkpoint, "cpu", thresholds=options)
+    predictor = Predictor.from_checkpoint(tiny_checkpoint, "cpu", (129, 129), options)
     image = picture(60, 110)
     averaged = predictor.raw([image])[0]
     assert averaged.sizes.padded == (97, 129)

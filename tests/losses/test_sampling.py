@@ -43,6 +43,11 @@ def test_sampling_a_coarse_feature_is_resizing_it_and_gathering(size: tuple[int,
     resized = torch.nn.functional.interpolate(feature, size, mode="bilinear", align_corners=size[1] % 2 == 1)
     expected = sample_feature(resized, index, size)
     torch.testing.assert_close(sample_feature(feature, index, size), expected)
+    torch.use_deterministic_algorithms(True)
+    try:
+        torch.testing.assert_close(sample_feature(feature, index, size), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(

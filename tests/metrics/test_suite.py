@@ -54,6 +54,7 @@ def test_one_row_per_class_that_occurs() -> None:
     assert json.loads(json.dumps(result.to_dict()))["all"]["pq"] == result.all["pq"]
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # no image was seen: that is the case
 def test_only_what_is_asked_for() -> None:
     suite = MetricSuite(["pq"], CATEGORIES)
     assert (suite.needs_semantic, suite.needs_instances) == (False, False)
@@ -67,6 +68,7 @@ def test_only_what_is_asked_for() -> None:
     assert not both.state_dict()
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # no image was seen: that is the case
 def test_no_image_and_no_things() -> None:
     empty = MetricSuite(METRICS, CATEGORIES).compute()
     assert (empty.all["pq"], empty.all["miou"], empty.all["ap"]) == (0, None, None)

@@ -15,7 +15,9 @@ def max_s(drop_path: float = 0.0, **options: bool) -> torch.nn.Module:
     return build_backbone(BackboneOptions("max_s", drop_path=drop_path, **options), "deeplab2")
 
 
-@pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(65, 97), *(pytest.param(size, marks=pytest.mark.long) for size in ((64, 96), (50, 71), (1, 1)))]
+)
 def test_features_have_their_strides_at_any_size(size: tuple[int, int]) -> None:
     backbone = max_s().eval()
     with torch.no_grad():
@@ -27,6 +29,7 @@ def test_features_have_their_strides_at_any_size(size: tuple[int, int]) -> None:
     assert {stride: tuple(feature.shape[1:]) for stride, feature in features.items()} == expected
 
 
+@pytest.mark.long
 def test_every_parameter_learns_also_when_activations_are_computed_again() -> None:
     torch.manual_seed(0)
     gradients = []

@@ -10,6 +10,7 @@ from torch import nn
 
 import golden_tools
 from kmax.checkpoint.detectron2 import our_name
+from kmax.model import build_backbone
 from kmax.optim import parameter_groups
 
 
@@ -69,3 +70,22 @@ def test_published_models_equal_recorded(name: str) -> None:
     }
     found = {key: ours[parameter] for key, parameter in model.named_parameters()}
     assert found == {our_name(key): tuple(value) for key, value in recorded.items()}
+
+
+@pytest.mark.parametrize(("name", "layers"), [("resnet10t", 5), ("convnext_atto", 13)])
+def test_rates_fall_from_the_last_layer_of_the_backbone_to_the_first(name: str, layers: int) -> None:
+    model = nn.Module()
+    model.backbone, model.head = build_backbone(name), nn.Linear(2, 2)
+    groups = parameter_groups(model, 1e-3, 0.05, 0.1, layer_decay=0.5)
+    rates = {int(g["name"].split("/")[1]): g["lr"] for g in groups if g["name"].startswith("backbone")}
+    assert rates == {n: pytest.approx(1e-4 * 0.5 ** (layers - 1 - n)) for n in range(layers)}
+    assert {g["lr"] for g in groups if g["name"].startswith("decoder")} == {1e-3}
+    grouped = [parameter for group in groups for parameter in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len([p for p in model.parameters() if p.requires_grad])
+
+
+def test_layers_that_are_not_known_are_named() -> None:
+    model = nn.Module()
+    model.backbone = build_backbone("mobilenetv3_small_050")
+    with pytest.raises(ValueError, match="does not tell its layers"):
+        parameter_groups(model, 1e-3, 0.05, 0.1, layer_decay=0.5)

@@ -81,6 +81,7 @@ def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: TrainedModel) -> 
     assert [f.name for f in onnx_file.parent.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.long
 def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module: TrainedModel, tmp_path: Path) -> None:
     predictor = Predictor(module, (129, 129))
     for i, picture in enumerate(PICTURES[:2]):
@@ -172,7 +173,7 @@ def test_mistakes_are_named(
 
 def test_a_missing_extra_or_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match=r"pip install 'kmax\[export\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'kmax-deeplab\[export\]'"):
         export._backend("onnx")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler"):
@@ -193,6 +194,7 @@ def test_the_script_exports_next_to_the_checkpoint(
     assert "identical panoptic maps 2/2 (0 pixels differ)" in out
 
 
+@pytest.mark.long
 def test_the_script_explains_mistakes(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def error(*arguments: str) -> str:
         result = run_python("scripts/export.py", *arguments)

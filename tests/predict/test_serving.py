@@ -64,6 +64,7 @@ def test_what_is_no_picture_is_named() -> None:
         serving.prepare([np.zeros((4, 4, 3))], (65, 65))
 
 
+@pytest.mark.long
 def test_nothing_but_numpy_and_pillow_is_imported() -> None:
     code = "import sys, kmax.predict.serving; print(*{'torch', 'lightning'}.intersection(sys.modules))"
     assert run_python("-c", code).stdout.strip() == ""

@@ -148,7 +148,7 @@ def test_a_camera_gives_frames_without_end_and_goes_on_counting() -> None:
 def test_without_pyav_a_video_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"")
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(ValueError, match="pip install av"):
+    with pytest.raises(ValueError, match=r"pip install 'kmax-deeplab\[demo\]'"):
         next(frames(find_sources(str(tmp_path / "clip.mp4"))))
 
 

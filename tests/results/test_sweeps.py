@@ -127,6 +127,7 @@ def test_what_is_missing_is_named(sweep: Path, tmp_path: Path) -> None:
         plot_sweep([str(tmp_path / "nowhere")])
 
 
+@pytest.mark.long
 def test_the_attention_ablation_is_one_command(tmp_path: Path) -> None:
     small = [o for o in SMALL_RUN if not o.startswith("dataset.val.length")]
     small += ["dataset.val.length=1", "optimizer.steps=3", "trainer.val_every_steps=3", f"hydra.sweep.dir={tmp_path}"]

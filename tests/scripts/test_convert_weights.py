@@ -20,15 +20,11 @@ from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
 from kmax.checkpoint.own import read_checkpoint
 from kmax.checkpoint.recognize import recognize
-from kmax.config.build import (
-    build_datamodule,
-    build_module,
-    build_trainer,
-    initialize_from,
-)
+from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.compose import compose_config, run_options
+from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
-from kmax.config.trained import load_trained
+from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
 from kmax.options import to_plain
@@ -72,9 +68,41 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
     assert options.dataset.target_stride == (2 if dataset == "cityscapes" else 4)
 
 
+@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> None:
+    shapes = golden_tools.max_variables(variant)
+    found = recognize({key: torch.empty(shape, device="meta") for key, shape in shapes})
+    assert (found.family, found.backbone, found.categories.name) == ("deeplab2", f"max_deeplab_{variant}", "coco")
+    assert "MaX-DeepLab, 128 slots" in str(found)
+    own = golden_tools.max_model(variant, "meta").state_dict()
+    assert found.state.keys() == own.keys()
+    small = nearest_options(found)
+    large = nearest_options(found, size=(1025, 1025))
+    assert small.name == f"coco_max_deeplab_{variant}_{641 if variant == 's' else 1025}"
+    assert large.name == f"coco_max_deeplab_{variant}_1025"
+    assert (large.inference.thing_area, large.inference.stuff_area) == (256, 4096)
+    assert (large.model.dim, large.model.hidden_dim, large.model.heads) == (own["memory"].shape[0], 256, 8)
+
+
+def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> None:
+    golden = golden_tools.load("max/forward_coco_max_deeplab_s")
+    seeded = golden_tools.seeded_max_variables("s", float(golden["input/gamma_scale"]))
+    convert(write_checkpoint(tmp_path / "ckpt-100000", seeded), tmp_path / "ours.safetensors")
+    report = capsys.readouterr().out
+    assert "took: the input is 641×641, which nothing in the file tells" in report
+    model = load_trained(tmp_path / "ours.safetensors").model
+    images = golden_tools.recipe.seeded_normal(str(golden["input/name"]), golden["input/shape"])
+    with torch.no_grad():
+        (prediction,) = model(torch.from_numpy(images).float(), coarse=False).predictions
+    golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)
+    predictor = Predictor.from_checkpoint(tmp_path / "ours.safetensors", device="cpu")
+    assert predictor.size == (641, 641)
+    assert (predictor.inference.method, predictor.inference.thing_area) == ("pixel_wise", 100)
+
+
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
     """What is recognized is the experiment of that name, spelt out."""
-    options = script.nearest_options(found)
+    options = nearest_options(found)
     name = f"{found.categories.name}_{backbone}"
     assert options.name == name
     same = run_options(compose_config(name, "~callbacks", "logger=none", f"model.family={found.family}"))
@@ -108,6 +136,7 @@ def test_a_converted_checkpoint_predicts_what_the_model_predicts(small: KMaXDeep
     assert predictor(np.zeros((40, 80, 3), np.uint8)).segment_map.shape == (40, 80)
 
 
+@pytest.mark.long
 def test_evaluation_needs_nothing_but_the_file(converted: Path, tmp_path: Path) -> None:
     root = trees.cityscapes(tmp_path / "data", train=1)
     prepare("cityscapes", Options(root))
@@ -224,18 +253,18 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX-DeepLab of the published kinds.*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*backbone\.pretrained=PATH"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
-        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX-DeepLab"),
+        (lambda: without("sem_seg_head.pixel_decoder"), "lacks parts of a kMaX- or MaX-DeepLab"),
         (lambda: without("backbone"), r"lacks parts .* a ResNet with \(0, 0, 0, 0\) blocks"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     entries: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "read_entries", lambda path: entries())
+    monkeypatch.setattr("kmax.config.convert.read_entries", lambda path: entries())
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
@@ -260,6 +289,7 @@ def test_wrong_uses_get_one_sentence(tiny_checkpoint: Path, converted: Path, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_hostile_file_ends_the_command_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "f.pkl").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "mark").encode() + b"'\ntR.")
     result = run_python("scripts/convert_weights.py", str(tmp_path / "f.pkl"), str(tmp_path / "ours.ckpt"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kmax.checkpoint.own import read_checkpoint, write_checkpoint
 from kmax.config.compose import compose_config
 from kmax.data import ShapesDataset
 from kmax.predict.predictor import Predictor
@@ -81,6 +82,14 @@ def test_examples_are_drawn_or_read(demo: Demo, photo: Path) -> None:
 def test_without_a_checkpoint_the_remedy_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run `make demo` once, or give ckpt=PATH"):
         start_demo(compose_config(None, f"ckpt={tmp_path / 'none.ckpt'}", root="demo"))
+
+
+def test_a_folder_from_a_hub_is_a_checkpoint_here_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.safetensors", read_checkpoint(tiny_checkpoint))
+    config = compose_config(None, f"ckpt={tmp_path}", "device=cpu", "port=null", root="demo")
+    app, address = start_demo(config, block=False)
+    app.close()
+    assert address.startswith("http://127.0.0.1")
 
 
 @pytest.fixture

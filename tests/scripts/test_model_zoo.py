@@ -1,49 +1,65 @@
-"""The model zoo page tells what the script counts, and its commands are commands."""
+"""The model zoo page tells what the registry holds and the script counts, and its commands are commands."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from kmax.checkpoint.published import published
 from scripts import convert_weights, model_zoo
 
-PAGE = (ROOT / "docs" / "model_zoo.md").read_text()
-NAMES = {"ResNet-50": "resnet50", "MaX-S": "max_s"}
-
-
-def rows(title: str, family: str) -> list[dict[str, str]]:
-    """The table of a dataset's section."""
-    section = PAGE.split(f"## {title}")[1].split(f"### {family}")[1].split("\n#")[0]
-    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if "|" in line]
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+PAGE = ROOT / "docs" / "model_zoo.md"
 
 
 @pytest.mark.parametrize(
-    ("title", "family", "dataset", "index"),
+    "name",
     [
-        ("COCO", "PyTorch", "coco", 0),
-        ("COCO", "TensorFlow", "coco", 1),
-        ("Cityscapes", "TensorFlow", "cityscapes", 0),
-        ("ADE20K", "TensorFlow", "ade20k", 0),
+        "coco_resnet50",
+        "coco_max_s_tf",
+        "cityscapes_resnet50_tf",
+        "ade20k_resnet50_641_tf",
+        "coconut_s_resnet50",
     ],
 )
-def test_costs_are_those_that_the_script_counts(title: str, family: str, dataset: str, index: int) -> None:
-    row = rows(title, family)[index]
-    size = [int(n) for n in row["input"].split("×")] if "input" in row else None
-    name = f"{dataset}_{NAMES[row['backbone']]}"
-    found = model_zoo.cost(name, {"PyTorch": "detectron2", "TensorFlow": "deeplab2"}[family], size)
-    assert f"{found.parameters:.1f}" == row["parameters (M)"]
-    assert f"{found.operations:.0f}" == row["GFLOPs"]
+def test_costs_are_those_that_the_script_counts(name: str) -> None:
+    found, entry = model_zoo.cost_of(name), published()[name]
+    assert (round(found.parameters, 1), round(found.operations)) == (entry.parameters, entry.gflops)
+    assert found.size == entry.size
+
+
+def test_an_experiment_is_counted_too() -> None:
+    assert model_zoo.cost_of("coco_resnet50:deeplab2", (641, 641)) == model_zoo.cost_of("coco_resnet50_tf", (641, 641))
+
+
+def test_the_page_is_the_registry(tmp_path: Path) -> None:
+    """Every published file has its row; the tables are written by the script alone."""
+    copy = tmp_path / "model_zoo.md"
+    copy.write_text(PAGE.read_text())
+    model_zoo.run(model_zoo.parse(["--page", str(copy)]))
+    assert copy.read_text() == PAGE.read_text(), "run scripts/model_zoo.py --page docs/model_zoo.md"
+    for name, entry in published().items():
+        (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+        assert entry.license in row
+        assert all(f"]({url})" in row for url in entry.urls)
+        assert all(str(number) in row for number in entry.published.values())
+        assert name in row.rsplit("|", 2)[1], "the command"
+    copy.write_text(PAGE.read_text().replace("<!-- table: COCONut,", "<!-- table: COCO nut,"))
+    with pytest.raises(ValueError, match="differ in their tables: COCO nut"):
+        model_zoo.write_page(copy)
 
 
 def test_the_commands_are_commands() -> None:
-    commands = re.findall(r"^    python scripts/convert_weights\.py ([^#\n]+)", PAGE, re.M)
-    written = [convert_weights.parse(command.split()).target for command in commands]
-    assert len(written) == len(set(written)) == 29
-    evaluated = re.findall(r"python evaluate\.py ckpt=(\S+)", PAGE)
-    assert set(evaluated) <= set(written)
-    assert len(evaluated) == 27
-    experiments = {f.stem for f in (ROOT / "conf/experiment").glob("*.yaml")}
-    assert {entry.partition(":")[0] for entry in model_zoo.published()} <= experiments
+    text = PAGE.read_text()
+    commands = re.findall(r"python scripts/convert_weights\.py ([^#\n`]+)", text)
+    parsed = [convert_weights.parse(shlex.split(command)) for command in commands]
+    names = [arguments.download for arguments in parsed if arguments.download]
+    assert len(parsed) >= 8
+    evaluated = re.findall(r"python evaluate\.py ckpt=(\w+) ", text)
+    trained = re.findall(r"backbone\.pretrained=(\w+_tf)\b", text)
+    models = {name for name, entry in published().items() if entry.experiment}
+    assert models <= {*names, *evaluated}
+    assert set(trained) == published().keys() - models

@@ -100,13 +100,14 @@ def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path
     assert sorted(f.name for f in (tmp_path / "other").iterdir()) == ["records.jsonl", "run.json", "segments.csv"]
 
 
+@pytest.mark.long
 def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for overrides, sentence in (
         (("outputs=[masks]",), "outputs="),
         (("batch_size=0",), "batch_size=0"),
         (("inference.overlap=7",), "overlap=7"),
-        (("size=[8,8]",), "too small"),
+        (("size=[8,8]",), "size=[8,8] must be at least 32"),
     ):
         with pytest.raises(ValueError, match=sentence):
             call(tiny_checkpoint, photos, out, *overrides)
@@ -117,6 +118,7 @@ def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_an_interruption_loses_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -115,7 +114,7 @@ def _from_json(text: str) -> list[Row]:
     return [_from_entry(key, value) for key, value in content.items()]
 
 
-def _from_entry(key: str, value: Any) -> Row:
+def _from_entry(key: str, value: object) -> Row:
     if isinstance(value, list):
         red, green, blue = (int(number) for number in value)
         return (red, green, blue), key

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kmax.data.convert import shapes
 from kmax.data.convert.kinds import COCO_INSTANCES
 from kmax.data.convert.source import ClassInfo, Item, Record, Region, Shapes, Size, Source
 from kmax.data.convert.tree import Tree, read_json, split_of
+from kmax.files import Json
 
 NO_MASK = "annotation without a mask (a box alone)"
 NO_IMAGE = "image that is listed but missing, or whose name fits several files"
@@ -43,7 +43,7 @@ def find(tree: Tree) -> Source | None:
     return Source(COCO_INSTANCES, tuple(items.values()), tuple(classes.values()), _read, left_out=left_out)
 
 
-def class_names(content: Mapping[str, Any], file: Path) -> dict[Any, str]:
+def class_names(content: Json, file: Path) -> dict[int | str, str]:
     """Name by category id, without roots that nobody uses: Roboflow lists the project as class 0 of supercategory
     "none". A name that occurs twice is told apart by its supercategory.
 
@@ -64,9 +64,7 @@ def class_names(content: Mapping[str, Any], file: Path) -> dict[Any, str]:
     }
 
 
-def _items(
-    content: Mapping[str, Any], names: Mapping[Any, str], file: Path, tree: Tree, left_out: Counter[str]
-) -> list[Item]:
+def _items(content: Json, names: Mapping[int | str, str], file: Path, tree: Tree, left_out: Counter[str]) -> list[Item]:
     records = _by_image(content, names, file, left_out)
     items = []
     for image in content["images"]:
@@ -84,7 +82,7 @@ def _items(
 
 
 def _by_image(
-    content: Mapping[str, Any], names: Mapping[Any, str], file: Path, left_out: Counter[str]
+    content: Json, names: Mapping[int | str, str], file: Path, left_out: Counter[str]
 ) -> dict[str, list[Record]]:
     """Annotations by image, with the class's name; ids may be numbers or strings, in one file even both."""
     by_id = {str(key): name for key, name in names.items()}
@@ -114,7 +112,7 @@ def _by_image(
     return records
 
 
-def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+def _is_crowd(annotation: Json) -> bool:
     """`iscrowd`, which may be missing; CVAT sets it for whatever was painted with the brush, and is known by its
     attributes."""
     attributes = annotation.get("attributes")

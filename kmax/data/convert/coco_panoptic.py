@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from kmax.data.convert.image_files import ImageFiles
 from kmax.data.convert.kinds import COCO_PANOPTIC
 from kmax.data.convert.source import ClassInfo, Item, LabelMap, Size, Source, Tag
 from kmax.data.convert.tree import Tree, read_json, split_of
+from kmax.files import Json
 
 MAPILLARY = "Mapillary Vistas v2.0 panoptic"
 VERSION = "v2.0"
@@ -45,7 +45,7 @@ def find(tree: Tree) -> Source | None:
     return Source(name, tuple(items.values()), used, _read, owns_background=False, left_out=left_out)
 
 
-def _classes(content: Mapping[str, Any], file: Path, name: str) -> dict[int, ClassInfo]:
+def _classes(content: Json, file: Path, name: str) -> dict[int, ClassInfo]:
     infos: dict[int, ClassInfo] = {}
     for entry in content["categories"]:
         if not isinstance(entry, dict) or "id" not in entry or not entry.get("name"):
@@ -58,7 +58,7 @@ def _classes(content: Mapping[str, Any], file: Path, name: str) -> dict[int, Cla
 
 
 def _items(
-    content: Mapping[str, Any],
+    content: Json,
     classes: Mapping[int, ClassInfo],
     file: Path,
     name: str,
@@ -95,7 +95,7 @@ def _items(
     return items
 
 
-def _maps(content: Mapping[str, Any], file: Path, tree: Tree) -> Path | None:
+def _maps(content: Json, file: Path, tree: Tree) -> Path | None:
     """The folder of the PNG files: of the JSON's name, beside it, or anywhere else but with the name of the file."""
     names = [str(annotation["file_name"]) for annotation in content["annotations"][:1]]
     places = [file.with_suffix(""), file.parent, file.parent / "panoptic"]
@@ -103,7 +103,7 @@ def _maps(content: Mapping[str, Any], file: Path, tree: Tree) -> Path | None:
     return next((p for p in (*places, *elsewhere) if names and (p / names[0]).is_file()), None)
 
 
-def _named(segment: Mapping[str, Any], classes: Mapping[int, ClassInfo], file: Path, name: str) -> dict[str, Any]:
+def _named(segment: Json, classes: Mapping[int, ClassInfo], file: Path, name: str) -> Json:
     category = classes.get(int(segment["category_id"]))
     if category is None:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from kmax.files import Json
 
 LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
 _OTHER_KINDS = (
@@ -16,7 +16,7 @@ _OTHER_KINDS = (
 )
 
 
-def kind_of(content: Any) -> str:
+def kind_of(content: object) -> str:
     """What a JSON file is, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
     if isinstance(content, list):
         entry = content[0] if content and isinstance(content[0], dict) else {}
@@ -33,7 +33,7 @@ def kind_of(content: Any) -> str:
     return next((kind for keys, kind in _OTHER_KINDS if keys <= content.keys()), "JSON of an unknown kind")
 
 
-def _kind_of_coco(content: dict[str, Any]) -> str:
+def _kind_of_coco(content: Json) -> str:
     annotations = content.get("annotations")
     if not isinstance(annotations, list):
         return "COCO JSON without annotations, such as a list of test images"

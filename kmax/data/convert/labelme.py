@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +16,7 @@ from kmax.data.convert.kinds import LABELME
 from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
 from kmax.data.convert.tree import Tree, read_json, split_of
 from kmax.data.prepare.pool import parallel
+from kmax.files import Json
 
 AREAS = ("polygon", "rectangle", "circle", "mask")
 
@@ -71,11 +70,11 @@ def _scan(file: Path) -> _File:
     return _File(str(content.get("imagePath") or ""), labels, size, bool(content.get("imageData")))
 
 
-def _label(shape: Mapping[str, Any]) -> str:
+def _label(shape: Json) -> str:
     return str(shape.get("label") or "").strip()
 
 
-def _kind(shape: Mapping[str, Any]) -> str:
+def _kind(shape: Json) -> str:
     return str(shape.get("shape_type") or "polygon")  # files before version 3.5 know polygons only
 
 
@@ -96,15 +95,15 @@ def _read(item: Item, size: Size) -> Shapes:
     return Shapes(tuple(regions), left_out)
 
 
-def _polygon(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+def _polygon(shape: Json, size: Size) -> shapes.Rle | None:
     return shapes.polygons([np.ravel(shape["points"]).tolist()], size)
 
 
-def _rectangle(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+def _rectangle(shape: Json, size: Size) -> shapes.Rle | None:
     return shapes.rectangle(shape["points"], size)
 
 
-def _circle(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+def _circle(shape: Json, size: Size) -> shapes.Rle | None:
     """Labelme stores the center and a point of the rim."""
     if len(shape["points"]) != 2:
         return None
@@ -113,7 +112,7 @@ def _circle(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
     return shapes.ellipse(center.tolist(), (radius, radius), size)
 
 
-def _mask(shape: Mapping[str, Any], size: Size) -> shapes.Rle | None:
+def _mask(shape: Json, size: Size) -> shapes.Rle | None:
     """Labelme stores a PNG and the corners of its place."""
     if not shape.get("mask") or not shape.get("points"):
         return None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kmax.categories import load_categories
 from kmax.data.convert.options import Options
@@ -18,6 +16,7 @@ from kmax.data.convert.rules import rules_of
 from kmax.data.convert.source import Item, Source
 from kmax.data.convert.split import stratified
 from kmax.data.convert.writer import Written, jobs_of, write
+from kmax.files import Json
 
 DEFAULT_VAL = 0.2
 TEST = "image of a test split"
@@ -53,7 +52,7 @@ def convert(options: Options) -> Written:
     return replace(written, left_out=Counter(written.left_out) + left_out)
 
 
-def _info(options: Options) -> dict[str, Any]:
+def _info(options: Options) -> Json:
     return {
         "description": "Panoptic annotations made from others",
         "prepared_by": PREPARED_BY,
@@ -63,7 +62,7 @@ def _info(options: Options) -> dict[str, Any]:
     }
 
 
-def _check_root(options: Options, info: Mapping[str, Any]) -> None:
+def _check_root(options: Options, info: Json) -> None:
     """The root is new, or was made by this command from the same source, so that nobody's files are replaced."""
     root, source = options.root.resolve(), Path(info["source"])
     if root == source or source.is_relative_to(root):

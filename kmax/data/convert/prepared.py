@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+
+from kmax.files import Json
 
 PREPARED_BY = "kmax prepare_own"
 SPLITS = ("train", "val")
@@ -15,7 +16,7 @@ def annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"panoptic_{split}.json"
 
 
-def entries(root: Path, split: str) -> dict[str, Any]:
+def entries(root: Path, split: str) -> Json:
     """What an earlier JSON says of each image, by its place below the root; nothing if it is damaged."""
     try:
         content = json.loads(annotation_file(root, split).read_bytes())
@@ -32,7 +33,7 @@ def entries(root: Path, split: str) -> dict[str, Any]:
         return {}
 
 
-def earlier_info(root: Path) -> dict[str, Any] | None:
+def earlier_info(root: Path) -> Json | None:
     """The `info` of an earlier result; None if there is none."""
     for split in SPLITS:
         file = annotation_file(root, split)

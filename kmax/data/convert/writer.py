@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kmax.data.convert.image_files import frame_of, turned
 from kmax.data.convert.names import unique_stems
@@ -19,7 +18,7 @@ from kmax.data.convert.prepared import SPLITS, annotation_file, entries
 from kmax.data.convert.source import OBJECT, Item, Source
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
-from kmax.files import explained, write_atomically, write_bytes, write_json
+from kmax.files import Json, explained, write_atomically, write_bytes, write_json
 
 FORMAT = 1  # of what is written: another number makes everything anew
 TURNED = "annotation of an image as stored, turned as its EXIF data say"
@@ -91,7 +90,7 @@ class _Convert:
     root: Path
     link: bool
 
-    def __call__(self, job: Job) -> dict[str, Any]:
+    def __call__(self, job: Job) -> Json:
         try:
             return self._entry(job)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
@@ -100,7 +99,7 @@ class _Convert:
             what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
             return {"digest": job.digest, "refused": f"{job.item.key} ({self.source.format}): {what.rstrip('.')}"}
 
-    def _entry(self, job: Job) -> dict[str, Any]:
+    def _entry(self, job: Job) -> Json:
         item, target = job.item, self.root / job.image_file
         if item.image_file is None:
             assert self.source.embedded is not None, "an image lies somewhere"
@@ -144,7 +143,7 @@ def place(image_file: Path, target: Path, link: bool) -> None:
 
 
 def write(
-    source: Source, jobs: Sequence[Job], rules: Rules, root: Path, link: bool, workers: int, info: Mapping[str, Any]
+    source: Source, jobs: Sequence[Job], rules: Rules, root: Path, link: bool, workers: int, info: Json
 ) -> Written:
     """Convert all jobs; what an earlier run with the same options finished is kept, and what is no longer there goes.
 
@@ -177,13 +176,13 @@ def _workers(source: Source, workers: int) -> int:
     return 0 if source.in_one_process else workers
 
 
-def _is_done(entry: Mapping[str, Any] | None, job: Job, root: Path) -> bool:
+def _is_done(entry: Json | None, job: Job, root: Path) -> bool:
     if entry is None or entry.get("digest") != job.digest:
         return False
     return "refused" in entry or ((root / job.image_file).is_file() and (root / job.png).is_file())
 
 
-def _reopen(journal: Journal, done: Mapping[str, Any], root: Path) -> None:
+def _reopen(journal: Journal, done: Json, root: Path) -> None:
     """While files are replaced there is no JSON that contradicts them: the journal holds what is finished."""
     try:
         journal.path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,9 +195,7 @@ def _reopen(journal: Journal, done: Mapping[str, Any], root: Path) -> None:
         annotation_file(root, split).unlink(missing_ok=True)
 
 
-def _write_json(
-    root: Path, split: str, found: Sequence[Mapping[str, Any]], rules: Rules, info: Mapping[str, Any]
-) -> None:
+def _write_json(root: Path, split: str, found: Sequence[Json], rules: Rules, info: Json) -> None:
     (root / split).mkdir(parents=True, exist_ok=True)
     (root / "annotations" / f"panoptic_{split}").mkdir(parents=True, exist_ok=True)
     content = {
@@ -223,7 +220,7 @@ def _remove_stale(root: Path, done: Iterable[str], kept: Sequence[Job]) -> None:
             (root / png).unlink(missing_ok=True)
 
 
-def _summary(kept: Sequence[Job], done: Mapping[str, Any], refused: tuple[str, ...]) -> Written:
+def _summary(kept: Sequence[Job], done: Json, refused: tuple[str, ...]) -> Written:
     left_out: Counter[str] = Counter()
     segments: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
     for job in kept:

@@ -14,6 +14,7 @@ import yaml
 from kmax.data.convert import shapes
 from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
 from kmax.data.convert.tree import SPLITS, Tree, split_of
+from kmax.files import Json
 
 FORMAT = "YOLO segmentation"
 BOX = 5  # numbers in a line of a detection label: class and box
@@ -46,7 +47,7 @@ def find(tree: Tree) -> Source | None:
     return Source(FORMAT, tuple(items), classes, partial(_read, names), left_out=left_out)
 
 
-def _config(tree: Tree) -> tuple[Path, Mapping[str, Any]] | None:
+def _config(tree: Tree) -> tuple[Path, Json] | None:
     for file in tree.named(".yaml", ".yml"):
         try:
             content = yaml.safe_load(file.read_text("utf-8-sig"))
@@ -73,7 +74,7 @@ def _names(names: Any, file: Path) -> dict[int, str]:
     return {int(number): str(name) for number, name in names.items()}
 
 
-def _splits(content: Mapping[str, Any], file: Path, tree: Tree) -> dict[str | None, list[Path]]:
+def _splits(content: Json, file: Path, tree: Tree) -> dict[str | None, list[Path]]:
     """Images by split; without a second split all of them, to be split."""
     found: dict[str | None, list[Path]] = {}
     for key in ("train", "val", "valid", "test"):
@@ -91,7 +92,7 @@ def _listed(entries: Any) -> list[str]:
     return [str(entry) for entry in entries] if isinstance(entries, list) else [str(entries)]
 
 
-def _images_of(entry: str, content: Mapping[str, Any], file: Path, tree: Tree) -> list[Path]:
+def _images_of(entry: str, content: Json, file: Path, tree: Tree) -> list[Path]:
     """The images of one entry: a folder or a list of paths; `path` and leading `..` may be somebody else's disk."""
     name = entry.replace("\\", "/")
     ends = [name, name.lstrip("./")]

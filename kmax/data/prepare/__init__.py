@@ -1,5 +1,5 @@
 """From official downloads to what training reads, and checks of the result."""
 
-from kmax.data.prepare.commands import Options, check, parse, prepare, run
+from kmax.data.prepare.commands import Options, check, main, parse, prepare, run
 
-__all__ = ["Options", "check", "parse", "prepare", "run"]
+__all__ = ["Options", "check", "main", "parse", "prepare", "run"]

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +15,8 @@ from PIL import Image
 from kmax.categories import Categories
 from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
+from kmax.data.storage import Folder
+from kmax.files import Json
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
@@ -56,7 +57,7 @@ def check_split(
     return findings
 
 
-def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _read(path: Path, remedy: str) -> tuple[Json | None, list[Finding]]:
     try:
         content = json.loads(path.read_bytes())
         lacking = [key for key in ("images", "annotations") if key not in content]
@@ -69,7 +70,7 @@ def _read(path: Path, remedy: str) -> tuple[dict[str, Any] | None, list[Finding]
     return content, []
 
 
-def _pairs(content: dict[str, Any], path: Path, remedy: str) -> tuple[list[tuple[dict, dict]], list[Finding]]:
+def _pairs(content: Json, path: Path, remedy: str) -> tuple[list[tuple[Json, Json]], list[Finding]]:
     """(image, annotation) entries that belong together, and what does not."""
     findings = []
     for kind, key, entries in (
@@ -97,11 +98,11 @@ class _CheckImage:
     category_ids: frozenset[int]
     remedy: str
 
-    def __call__(self, pair: tuple[dict, dict]) -> list[Finding]:
+    def __call__(self, pair: tuple[Json, Json]) -> list[Finding]:
         image, annotation = pair
         return [*self._files(image, annotation), *self._table(annotation)]
 
-    def _files(self, image: dict, annotation: dict) -> Iterator[Finding]:
+    def _files(self, image: Json, annotation: Json) -> Iterator[Finding]:
         name = self.files.image_name(image["id"], image["file_name"])
         picture = self._open(self.files.images, name)
         png = self._open(self.files.maps, annotation["file_name"])
@@ -119,7 +120,7 @@ class _CheckImage:
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
 
-    def _ids(self, png: np.ndarray, annotation: dict, where: str) -> Iterator[Finding]:
+    def _ids(self, png: np.ndarray, annotation: Json, where: str) -> Iterator[Finding]:
         ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
         in_png = dict(zip(ids.tolist(), areas.tolist(), strict=True))
         in_png.pop(0, None)
@@ -137,7 +138,7 @@ class _CheckImage:
         if not in_png:
             yield Finding(where, "has no segment", "nothing to do: training draws another image", is_note=True)
 
-    def _table(self, annotation: dict) -> Iterator[Finding]:
+    def _table(self, annotation: Json) -> Iterator[Finding]:
         name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:
@@ -153,7 +154,7 @@ class _CheckImage:
     def _again(self, where: str) -> str:
         return f"delete {where} and {self.remedy}"
 
-    def _open(self, folder: Any, name: str) -> np.ndarray | Finding:
+    def _open(self, folder: Folder, name: str) -> np.ndarray | Finding:
         """An image as RGB, or what is wrong with it."""
         try:
             return np.asarray(Image.open(io.BytesIO(folder.read(name))).convert("RGB"))
@@ -163,5 +164,5 @@ class _CheckImage:
             return Finding(folder.where(name), f"is damaged ({error})", "")
 
 
-def _by(size: tuple[Any, ...]) -> str:
+def _by(size: tuple[int | None, ...]) -> str:
     return f"{size[0]}×{size[1]}"

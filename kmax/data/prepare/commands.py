@@ -167,6 +167,16 @@ def parse(dataset: str, description: str, arguments: Sequence[str] | None = None
     return Options(**{**options, "splits": tuple(options["splits"])})
 
 
+def main(dataset: str, description: str) -> int:
+    """What `scripts/prepare_*.py` do: the exit status, 1 after a user's mistake, which is told in one sentence."""
+    options = parse(dataset, description)
+    try:
+        return run(dataset, options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
 def run(dataset: str, options: Options, shown: int = 40) -> int:
     """Prepare or check, and say what came of it; the exit status is 1 if the check has found an error.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from kmax.data.layouts import ADE20K_FOLDERS, ADE20K_IMAGES
 from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import ade20k_segments, cityscapes_segments, decode_array, encode_ids, segments_info
 from kmax.data.storage import Folder, find_folder
-from kmax.files import write_bytes, write_json
+from kmax.files import Json, write_bytes, write_json
 
 CITYSCAPES_ANNOTATIONS = "gtFine_trainvaltest.zip"
 INSTANCE_SUFFIX = "_gtFine_instanceIds.png"
@@ -120,7 +120,7 @@ class _Conversion:
     source: Source
     folder: Path
 
-    def __call__(self, key: str) -> tuple[str, dict[str, Any]]:
+    def __call__(self, key: str) -> tuple[str, Json]:
         image_id, image_name, png = self.source.names(key)
         segment_map, segments = self.source.read(key)
         write_bytes(self.folder / png, encode_ids(segment_map))
@@ -166,7 +166,7 @@ def convert_split(source: Source, folder: Path, title: str, workers: int) -> int
     return len(keys)
 
 
-def _entries(annotation_file: Path) -> dict[str, Any]:
+def _entries(annotation_file: Path) -> Json:
     """What an earlier JSON says of each image; nothing if it is damaged."""
     try:
         content = json.loads(annotation_file.read_bytes())

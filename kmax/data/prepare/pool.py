@@ -48,16 +48,16 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
                 future.cancel()
 
 
-_function: Callable | None = None  # of a worker: sent once, since it may hold the index of an archive
+_function: Callable[[object], object] | None = None  # of a worker: sent once, since it may hold the index of an archive
 
 
-def _set_function(function: Callable) -> None:
+def _set_function(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     end_with_parent()
 
 
-def _chunk(items: Sequence) -> list:
+def _chunk(items: Sequence[Any]) -> list[Any]:
     assert _function is not None, "the initializer comes first"
     return [_function(item) for item in items]
 

@@ -10,19 +10,19 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from kmax.categories import Categories
+from kmax.files import Json
 
 
 @cache
-def facts(dataset: str) -> dict[str, Any]:
+def facts(dataset: str) -> Json:
     """What a dataset's official release says about itself."""
-    return json.loads((Path(__file__).parent / "facts.json").read_text())[dataset]
+    release: Json = json.loads((Path(__file__).parent / "facts.json").read_text())[dataset]
+    return release
 
 
 def cityscapes_segments(
@@ -78,9 +78,11 @@ def ade20k_segments(
     return segment_map.astype(np.int32), {i: (i // 256, False) for i in ids[ids > 0].tolist()}
 
 
-def segments_info(segment_map: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> list[dict[str, Any]]:
+def segments_info(segment_map: np.ndarray, segments: Mapping[int, tuple[int, bool]]) -> list[Json]:
     """COCO's entry of every segment, by ascending id: `id`, `category_id`, `area`, `bbox` (x, y, width, height) and
     `iscrowd`."""
+    from scipy import ndimage  # takes longer to import than everything else here
+
     ids, position, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
     boxes = ndimage.find_objects(position.reshape(segment_map.shape) + 1)
     entries = []

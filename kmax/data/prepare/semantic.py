@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from kmax.categories import Categories
 from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.pool import parallel
 from kmax.data.prepare.segments import decode_array, encode_png
-from kmax.files import write_bytes
+from kmax.files import Json, write_bytes
 
 SEMANTIC_VOID = 255
 
@@ -23,7 +22,7 @@ class _Flatten:
     categories: Categories
     folder: Path
 
-    def __call__(self, annotation: dict[str, Any]) -> None:
+    def __call__(self, annotation: Json) -> None:
         where = self.files.maps.where(annotation["file_name"])
         rgb = decode_array(self.files.maps.read(annotation["file_name"]), where)
         ids = rgb.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
@@ -34,7 +33,7 @@ class _Flatten:
 
 
 def write_semantic(
-    files: SplitFiles, annotations: list[dict[str, Any]], categories: Categories, folder: Path, workers: int
+    files: SplitFiles, annotations: list[Json], categories: Categories, folder: Path, workers: int
 ) -> int:
     """A PNG per image with the label 0 … K−1 of every pixel, crowd included, and 255 where there is no segment.
 

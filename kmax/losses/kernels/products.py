@@ -27,7 +27,8 @@ def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     if not _by_convolution(a):
         return a.transpose(1, 2) @ b
     shape = (a.shape[2], b.shape[2], 1, 1)
-    return conv2d_weight(_pixels(b[0]), shape, _pixels(a[0]), dilation=2)[None, :, :, 0, 0]
+    weight: Tensor = conv2d_weight(_pixels(b[0]), shape, _pixels(a[0]), dilation=2)
+    return weight[None, :, :, 0, 0]
 
 
 def _by_convolution(a: Tensor) -> bool:

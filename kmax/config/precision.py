@@ -1,0 +1,34 @@
+"""Weights of another precision than float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, Precision
+
+
+class _ImagesStayBytes(Precision):
+    """Batches stay as they are, since the model takes images to the precision of its weights; and so does torch's
+    default precision, since the losses choose theirs."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+class HalfWeights(_ImagesStayBytes, HalfPrecision):  # type: ignore[misc]  # Lightning narrows the return type
+    """`bf16-true`: weights, moments and statistics in bfloat16: half the memory, and steps below 1/256 vanish."""
+
+
+class DoubleWeights(_ImagesStayBytes, DoublePrecision):  # type: ignore[misc]  # likewise
+    """`64-true`: everything in float64, to compare with."""
+
+
+def precision_plugins(precision: str) -> list[Precision]:
+    """What has to replace Lightning's own plugin for `precision`, if anything."""
+    if precision in ("bf16-true", "16-true"):
+        return [HalfWeights(precision)]  # type: ignore[arg-type]
+    return [DoubleWeights()] if precision == "64-true" else []
