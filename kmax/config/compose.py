@@ -21,10 +21,12 @@ from omegaconf.errors import InterpolationResolutionError
 from kmax.commands import programs_dir
 from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
+from kmax.config.grammar import grammar_mistake
 from kmax.config.help import help_text, wants_help
 from kmax.config.home import at_home, home_in_arguments
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
+from kmax.config.sentences import unset_variable
 from kmax.files import claim_folder
 from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
@@ -122,12 +124,17 @@ def register() -> None:
 def command_line(arguments: list[str], program: str = "train", description: str = "") -> list[str]:
     """The arguments as Hydra gets them; with `--help` the program's options are printed, and it ends.
 
-    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out.
+    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out. Arguments
+    that cannot be read end the program with a sentence that says how to write them.
     """
     if wants_help(arguments):
         print(help_text(program, description, conf_dir()))
         sys.exit(0)
     arguments = home_in_arguments(arguments)
+    mistake = grammar_mistake(arguments[1:]) or unset_variable(arguments[1:])
+    if mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(1)
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
     listing = "--cfg job" in joined and "--resolve" not in arguments
     return [*arguments[:1], *without_null_groups(arguments[1:]), *(["--resolve"] if listing else [])]
