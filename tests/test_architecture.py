@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"files"},
+    {"run_lengths", "files", "names"},
     {"structures", "categories", "geometry", "numerics", "options", "videos", "commands"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
