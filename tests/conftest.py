@@ -38,7 +38,7 @@ def run_python(*arguments: str, timeout: float = 300, **env: str) -> subprocess.
     )
 
 
-STARTS_PROCESSES = ("tiny_run", "cluster", "pair", "one_process", "tracked_run", "pruned_sweep")
+STARTS_PROCESSES = ("tiny_run", "ranks", "cluster", "pair", "one_process", "tracked_run", "pruned_sweep")
 """Fixtures that start processes."""
 
 
