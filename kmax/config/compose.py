@@ -184,16 +184,18 @@ def run_options(config: DictConfig) -> TrainOptions:
     return check_run(read_options(TrainOptions, config))
 
 
+def chosen(group: str) -> str | None:
+    """The file of a configuration group that this job was composed with; None outside of a job of Hydra's."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
 def check_mix() -> None:
     """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
 
     Raises:
         ValueError: the message names the experiments of that dataset.
     """
-    if not HydraConfig.initialized():
-        return
-    choices = HydraConfig.get().runtime.choices
-    experiment, dataset = choices.get("experiment"), choices.get("dataset")
+    experiment, dataset = chosen("experiment"), chosen("dataset")
     if experiment in SHAPES and dataset != "shapes":
         files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
         names = ", ".join(file.stem for file in files) or "coco_resnet50"

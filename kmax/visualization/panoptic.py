@@ -55,9 +55,10 @@ def _blend(
     rows, columns = np.ogrid[top : top + height, :width]
     opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
     grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
-    picture: np.ndarray = grey + opacity[..., None] * (table[index] - grey)
+    picture = grey + opacity[..., None] * (table[index] - grey)
     picture[edges] = 255
-    return picture.round().astype(np.uint8)
+    rounded: np.ndarray = picture.round().astype(np.uint8)
+    return rounded
 
 
 def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
