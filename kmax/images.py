@@ -70,11 +70,9 @@ def read_image(folder: ReadableFolder, name: str) -> Image.Image:
         raise UnreadableImageError(f"The image {where} is damaged ({error}): download or unpack it again.") from error
 
 
-def pad(
-    image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image (h, w, 3) within (H, W, 3), at the top left or below and right of it by `offset`, and the mask (H, W) of its
-    pixels."""
+def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+    """An image (h, w, 3) within (H, W, 3), at the top left or below and right of it by `offset`, and the mask (H, W) of
+    its pixels."""
     height, width = image.shape[:2]
     top, left = offset
     valid = np.zeros(size, bool)

@@ -52,8 +52,8 @@ class Sample:
 class Target:
     """What one image is trained on: `segment_map` (h, w) int64 with −1 = void, `labels` (M,) int64.
 
-    Pixel value m stands for the segment with label `labels[m]`; the segments are disjoint by construction. Two maps that
-    MaX-DeepLab uses: `crowd` (h, w) int64 holds the label of each crowd pixel, −1 elsewhere (None: crowd is void), and
+    Pixel value m stands for the segment with label `labels[m]`; the segments are disjoint by construction. Two maps
+    that MaX-DeepLab uses: `crowd` (h, w) int64 holds the label of each crowd pixel, −1 elsewhere (None: crowd is void), and
     `weight` (h, w) float32 what each pixel counts in the semantic loss (None: 1).
     """
 
@@ -119,8 +119,8 @@ class Prediction(NamedTuple):
 
 class Output(NamedTuple):
     """What the model returns: `predictions` from coarse to final; `semantic_logits` (B, K+1 or K, h, w) in
-    training with an auxiliary semantic head, otherwise None; `relaxation` in training with ReMaX, for each prediction the
-    semantic logits (B, K+1, h', w') that relax it, or None."""
+    training with an auxiliary semantic head, otherwise None; `relaxation` in training with ReMaX, for each prediction
+    the semantic logits (B, K+1, h', w') that relax it, or None."""
 
     predictions: tuple[Prediction, ...]
     semantic_logits: Tensor | None = None

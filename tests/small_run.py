@@ -57,9 +57,7 @@ def folders(folder: Path) -> tuple[str, ...]:
     )
 
 
-def run(
-    folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), base: Sequence[str] = OVERRIDES
-) -> float:
+def run(folder: Path, *overrides: str, callbacks: Sequence[Callback] = (), base: Sequence[str] = OVERRIDES) -> float:
     """Train into `folder`, with further callbacks; returns the metric."""
     config = compose_config(None, *base, *folders(folder), *overrides)
     original = kmax.config.build.build_callbacks

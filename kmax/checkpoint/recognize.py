@@ -85,8 +85,8 @@ def _family(entries: Mapping[str, Tensor]) -> str:
         if head in entries:
             return family
     raise ValueError(
-        f"This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head ({', '.join(_CLASS_HEADS.values())}). "
-        "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
+        "This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head "
+        f"({', '.join(_CLASS_HEADS.values())}). A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
     )
 
 

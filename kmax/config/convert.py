@@ -138,7 +138,7 @@ def nearest_options(
 
 
 def _max_size(recognized: Recognized, size: Sequence[int] | None) -> int:
-    """The published input size of MaX-DeepLab next to `size`, which its weights do not tell; by default the smallest."""
+    """The published input size of MaX-DeepLab next to `size`, which weights do not tell; by default the smallest."""
     sizes = MAX_SIZES[recognized.backbone]
     return min(sizes, key=lambda side: abs(side - max(size))) if size else sizes[0]
 

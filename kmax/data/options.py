@@ -31,7 +31,9 @@ class DatasetOptions(Options):
     copy_paste: bool = option(True, "paste segments of a second image")
     label_crowd: bool = option(False, "crowd counts with its class in the semantic loss, and is not void (MaX-DeepLab)")
     small_thing_weight: float = option(
-        1.0, "of pixels in things smaller than 4096 pixels of the crop, in the semantic loss (MaX-DeepLab-L: 3)", above=0
+        1.0,
+        "of pixels in things smaller than 4096 pixels of the crop, in the semantic loss (MaX-DeepLab-L: 3)",
+        above=0,
     )
     target_stride: int = option(4, "stride of the targets, that of the finest masks", at_least=1)
     batch_size: int = option(REQUIRED, "images per optimizer step, over all devices", at_least=1)

@@ -80,9 +80,7 @@ class TrainingSet(Dataset[TrainingItem]):
             target = replace(target, crowd=crowd_map(sample, options.size, options.target_stride))
         if options.small_thing_weight != 1:
             is_thing, weight = self.dataset.categories.is_thing, options.small_thing_weight
-            target = replace(
-                target, weight=weight_map(sample, options.size, options.target_stride, is_thing, weight)
-            )
+            target = replace(target, weight=weight_map(sample, options.size, options.target_stride, is_thing, weight))
         return target
 
     def _draw(self, index: int, rng: np.random.Generator) -> Canvas:

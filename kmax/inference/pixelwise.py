@@ -52,7 +52,12 @@ def panoptic(
     slots = _kept_slots(mask_logits, probability >= needed, thresholds.pixel_threshold, sizes)
     area = torch.bincount(slots.flatten(), minlength=len(label) + 1)
     number, segments = _segments(
-        probability.tolist(), label.tolist(), thing.tolist(), area.tolist(), thresholds.thing_area, thresholds.stuff_area
+        probability.tolist(),
+        label.tolist(),
+        thing.tolist(),
+        area.tolist(),
+        thresholds.thing_area,
+        thresholds.stuff_area,
     )
     segment_map = torch.tensor(number, dtype=torch.int32, device=slots.device)[_to_original(slots, sizes)]
     left = set(segment_map.unique().tolist())

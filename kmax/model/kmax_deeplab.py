@@ -46,7 +46,9 @@ class KMaXDeepLab(nn.Module):
         """What the predictions may be called, coarse to final, with their strides."""
         decoder, names = self.transformer_decoder, []
         for number, (level, layer) in enumerate(zip(decoder.level, decoder.layers, strict=True), 1):
-            turns = [""] if layer.options.recurrence == 1 else [f".{turn + 1}" for turn in range(layer.options.recurrence)]
+            turns = (
+                [""] if layer.options.recurrence == 1 else [f".{turn + 1}" for turn in range(layer.options.recurrence)]
+            )
             names += [f"layer {number}{turn} · 1/{COARSE_STRIDES[level]}" for turn in turns]
         return (*names, "final")
 
@@ -58,7 +60,9 @@ class KMaXDeepLab(nn.Module):
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        features = self.backbone(images.to(self.transformer_decoder.centres.dtype))  # weights may be of another precision
+        features = self.backbone(
+            images.to(self.transformer_decoder.centres.dtype)
+        )  # weights may be of another precision
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()
@@ -96,7 +100,9 @@ def _stage_order(backbone: Backbone, options: ModelOptions) -> list[int]:
 
 def _semantic_head(options: ModelOptions, backbone: Backbone, num_classes: int) -> nn.Module | None:
     if options.semantic_head == "aspp":
-        return AtrousSemanticHead([backbone.channels[stride] for stride in (32, 8, 4)], num_classes + 1, options.semantic_dim)
+        return AtrousSemanticHead(
+            [backbone.channels[stride] for stride in (32, 8, 4)], num_classes + 1, options.semantic_dim
+        )
     if options.semantic_head == "plain":
         return PlainSemanticHead(backbone.channels[32], num_classes, options.semantic_dim)
     return None

@@ -42,7 +42,8 @@ class CrossAttention(nn.Module):
         self.out = ConvNorm(dim, dim, dims=1, scale=0.0)
 
     def forward(self, queries: Tensor, pixels: Tensor, values: Tensor) -> Tensor:
-        return self.out(self.attention(self.query(queries), self.key(pixels), values))
+        result: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
+        return result
 
 
 class PixelUpdate(nn.Module):
@@ -54,7 +55,8 @@ class PixelUpdate(nn.Module):
         self.out = ConvNorm(dim, pixel_channels, scale=0.0)
 
     def forward(self, queries: Tensor, assignment: Tensor, size: torch.Size) -> Tensor:
-        return self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
+        result: Tensor = self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
+        return result
 
 
 class KMeansLayer(nn.Module):

@@ -27,7 +27,7 @@ ACT = nn.ReLU
 
 
 class MaXBackbone(nn.Module):
-    """What ImageNet weights are for: the stem and the residual blocks of the first steps; it learns at a rate of its own."""
+    """What ImageNet weights are for: stem and residual blocks of the first steps; it learns at a rate of its own."""
 
     def __init__(self, layout: Layout, steps: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -74,8 +74,7 @@ class MaXDeepLab(nn.Module):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions may be called out of training: the dual-path blocks with their strides, and the last."""
-        pairs = zip(self.layout.steps, self.dual_paths, strict=True)
-        strides = [step.stride for step, blocks in pairs for _ in blocks]
+        strides = [step.stride for step in self.layout.steps if step.dual_path for _ in step.kinds]
         return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
@@ -88,9 +87,7 @@ class MaXDeepLab(nn.Module):
         """
         aligned = align_corners(images.shape[-1])
         features, memory, readings = self._features(images, aligned, coarse and not self.training)
-        final = self.predictor(
-            self.class_embedding(memory), self.mask_embedding(memory), F.relu(features[-1])
-        )
+        final = self.predictor(self.class_embedding(memory), self.mask_embedding(memory), F.relu(features[-1]))
         size = (final.mask_logits.shape[-2], final.mask_logits.shape[-1])
         before = tuple(self._reading(*reading, size, aligned) for reading in readings)
         return Output((*before, final), self.semantic(features, aligned) if self.training else None)
@@ -99,7 +96,8 @@ class MaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits (B, K+1, …) of the steps' features."""
         if self.semantic_head is None:
             return None
-        return self.semantic_head([F.relu(features[i]) for i in _semantic_inputs(self.layout)], aligned)
+        logits: Tensor = self.semantic_head([F.relu(features[i]) for i in _semantic_inputs(self.layout)], aligned)
+        return logits
 
     def _features(
         self, images: Tensor, aligned: bool, with_readings: bool = False

@@ -37,7 +37,10 @@ class MaXS(Backbone):
                 channels = EXPANSION * width
             self.stages.append(nn.Sequential(*blocks))
         self.act = nn.GELU()
-        self.channels = {STEM: STEM_CHANNELS[-1], **{s: EXPANSION * w for s, (w, _) in zip(STRIDES, STAGES, strict=True)}}
+        self.channels = {
+            STEM: STEM_CHANNELS[-1],
+            **{s: EXPANSION * w for s, (w, _) in zip(STRIDES, STAGES, strict=True)},
+        }
 
     def parts(self) -> list[nn.Module]:
         return [self.stem, *self.stages]

@@ -19,7 +19,9 @@ SEMANTIC_HEADS = ("aspp", "plain", "none")
 class BackboneOptions(Options):
     """The backbone: a timm model, `max_s`, or MaX-DeepLab's own."""
 
-    name: str = option(REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l")
+    name: str = option(
+        REQUIRED, "timm's name, with a tag if weights matter (convnext_large.fb_in22k), max_s, max_deeplab_s or _l"
+    )
     pretrained: bool | str = option(
         False, "true: timm's weights of that name; or a file of ImageNet weights, or their name in the model zoo"
     )
@@ -67,7 +69,9 @@ class ModelOptions(Options):
     heads: int = option(8, "attention heads among the cluster centers", at_least=1)
     drop_path: float = option(0.2, "rate at which the updates of a layer are dropped", at_least=0, at_most=1)
     attention: str = option(
-        "kmeans", "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab", choices=ATTENTIONS
+        "kmeans",
+        "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab",
+        choices=ATTENTIONS,
     )
     update: str = option("sum", "kmeans: of the pixels of a cluster, their sum or mean", choices=UPDATES)
     recurrence: int = option(
@@ -80,7 +84,9 @@ class ModelOptions(Options):
     width: float = option(1.0, "max_deeplab: factor of the widths of all blocks", above=0)
     hidden_dim: int = option(256, "max_deeplab: channels of the pixels on the way to the pixel feature", at_least=1)
     drop_path_schedule: str = option(
-        "linear", "max_deeplab: drop_path grows with the stride, or is the same everywhere", choices=("linear", "constant")
+        "linear",
+        "max_deeplab: drop_path grows with the stride, or is the same everywhere",
+        choices=("linear", "constant"),
     )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
     checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")

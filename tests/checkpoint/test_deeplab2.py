@@ -82,14 +82,19 @@ def test_classes_are_put_in_the_order_of_the_dataset() -> None:
     semantic = from_deeplab2({"semantic_last_layer/bias": np.arange(19.0)}, categories.is_thing)
     assert semantic["semantic_head.layers.2.bias"].tolist() == list(range(19)), "the semantic head goes by train id"
     wide = from_deeplab2({"semantic_last_layer/bias": np.arange(20.0)}, categories.is_thing)
-    assert wide["semantic_head.layers.2.bias"].tolist() == [*range(1, 20), 0], "channel k + 1 is class k, channel 0 void"
+    assert wide["semantic_head.layers.2.bias"].tolist() == [*range(1, 20), 0], (
+        "channel k + 1 is class k, channel 0 void"
+    )
     assert class_order(load_categories("coco").is_thing) == list(range(134))
 
 
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"resnet/conv1/kernel": np.zeros(1)}, "not of a published TensorFlow kMaX- or MaX-DeepLab, the first is 'resnet/conv"),
+        (
+            {"resnet/conv1/kernel": np.zeros(1)},
+            "not of a published TensorFlow kMaX- or MaX-DeepLab, the first is 'resnet/conv",
+        ),
         ({"transformer_class_head/_conv/bias": np.zeros(20)}, "20 rows, but the dataset has 133 classes and void"),
         ({"encoder/_stem/_conv/kernel": np.zeros((7, 7, 3))}, "encoder/_stem/_conv/kernel has the wrong shape"),
     ],

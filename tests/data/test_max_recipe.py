@@ -1,4 +1,4 @@
-"""The parts of MaX-DeepLab's recipe: steps of the scale, random offset, color operations, crowd and weights in targets."""
+"""MaX-DeepLab's recipe: steps of the scale, random offset, color operations, crowd and weights in targets."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from kmax.losses import Criterion
 from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Sample, Segment
 
-PLAIN = DatasetOptions(
-    size=(65, 65), scale=(0.5, 0.5), flip=False, color_jitter=False, copy_paste=False
-)
+PLAIN = DatasetOptions(size=(65, 65), scale=(0.5, 0.5), flip=False, color_jitter=False, copy_paste=False)
 
 PROTOTYPES = LossOptions(semantic_temperature=None, instance_loss="prototypes")
 

@@ -99,9 +99,7 @@ def test_cmt_adds_both_updates_to_the_centers_and_writes_into_the_pixels() -> No
     updated = centers + made.update_out(made.update_norm(kmeans.soft_update(z, values))) + crossed
     attended = made.attention_out(made.self_attention(*made.qkv(queries).split(made.qkv_channels, 1)))
     updated = torch.nn.functional.gelu(updated + attended)
-    torch.testing.assert_close(
-        result.centers, torch.nn.functional.gelu(updated + made.ffn_out(made.ffn_in(updated)))
-    )
+    torch.testing.assert_close(result.centers, torch.nn.functional.gelu(updated + made.ffn_out(made.ffn_in(updated))))
     gained = made.pixel_update.out((made.pixel_update.value(queries) @ z).unflatten(2, (3, 2)))
     torch.testing.assert_close(result.feature, feature + gained)
 
@@ -189,13 +187,16 @@ def test_remask_and_reclass_are_the_definitions() -> None:
         for n in range(N):
             for c in range(k + 1):
                 mine = [(y, x) for y in range(size) for x in range(size) if classes[y][x] == c and c < k]
-                w = sum(float(sigmoid(prediction.mask_logits[b, n, y, x].detach())) for y, x in mine) / max(len(mine), 1)
+                w = sum(float(sigmoid(prediction.mask_logits[b, n, y, x].detach())) for y, x in mine) / max(
+                    len(mine), 1
+                )
                 assert float(overlap[b, n, c]) == pytest.approx(w)
                 y_nc = float(label[b, n] == c)
                 assert float(soft[b, n, c]) == pytest.approx(0.1 * w + (1 - 0.1 * w) * y_nc)
             for y, x in ((0, 0), (2, 3)):
                 factor = sum(
-                    float(sigmoid(prediction.class_logits[b, n, c]) * sigmoid(semantic[b, c, y, x].detach())) for c in range(k)
+                    float(sigmoid(prediction.class_logits[b, n, c]) * sigmoid(semantic[b, c, y, x].detach()))
+                    for c in range(k)
                 )
                 m = float(prediction.mask_logits[b, n, y, x].detach())
                 assert float(relaxed[b, n, y, x].detach()) == pytest.approx(m + m * factor)
