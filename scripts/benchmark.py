@@ -78,12 +78,8 @@ def inference(device: torch.device, quick: bool, deadline: float) -> list[Row]:
     """A row per runtime and precision."""
     runtimes = [("torch", "fp32"), ("torch", "bf16")]
     if not quick:
-        fast = (
-            [("torch", "fp16"), ("compile", "fp16")]
-            if device.type == "cuda"
-            else [("onnx", "fp32"), ("compile", "fp32")]
-        )
-        runtimes += fast
+        on_gpu = device.type == "cuda"
+        runtimes += [("torch", "fp16"), ("compile", "fp16")] if on_gpu else [("onnx", "fp32"), ("compile", "fp32")]
     size, experiment = ((65, 65), None) if quick else ((641, 641), "coco_resnet50")
     print("\n| inference | images/s | post-processing |\n| --- | --- | --- |")
     rows: list[Row] = []

@@ -24,9 +24,10 @@ from kmax.inference.postprocess import panoptic
 from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion
 from kmax.metrics import PanopticQuality
+from kmax.model import KMaXDeepLab
 from kmax.optim import parameter_groups
 from kmax.predict.predictor import Predictor
-from kmax.predict.runtime import PRECISIONS, prepare
+from kmax.predict.runtime import DTYPES, prepare
 from kmax.strategy.counters import DeviceCounter
 from kmax.strategy.sync_norm import SyncBatchNorm, synchronize
 from kmax.structures import Batch, Target
@@ -71,7 +72,7 @@ def gpu_settings() -> Iterator[Setting]:
 def cpu_settings() -> Iterator[Setting]:
     """Small enough for two cores."""
     for options in ({}, {"channels_last": False}, {"precision": "bf16"}, {"sync_norm": True}, {"recompute": True}):
-        yield Setting("coco_resnet50", (257, 257), **options)  # type: ignore[arg-type]
+        yield Setting("coco_resnet50", (257, 257), **options)
 
 
 def quick_settings(overrides: tuple[str, ...]) -> Iterator[Setting]:
@@ -89,11 +90,14 @@ class Step:
         options = (f"model.checkpointing={again}", f"backbone.checkpointing={again}", *setting.overrides)
         model = build_model(setting.experiment, *options).train().to(device)
         if setting.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         self.model: nn.Module = synchronize(model) if setting.sync_norm else model
         if setting.compiled:
             self.model.compile()
-        self.classes = model.transformer_decoder.predictor.class_logits.out_channels - 1
+        assert isinstance(model, KMaXDeepLab), "the recipes measured here are those of kMaX-DeepLab"
+        last = model.transformer_decoder.predictor.class_logits
+        assert isinstance(last, nn.Conv1d), "class logits come from a convolution over queries"
+        self.classes = last.out_channels - 1
         self.criterion = Criterion(self.classes)
         groups = parameter_groups(model, 1e-5, 0.05)
         self.optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
@@ -102,7 +106,7 @@ class Step:
 
     def __call__(self, phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()) -> None:
         """Run it; `phase` is entered around each of `PHASES`."""
-        dtype = PRECISIONS[self.setting.precision]
+        dtype = DTYPES[self.setting.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             with phase("data"):
                 batch = self.batch.to(self.device, non_blocking=True)
@@ -224,7 +228,7 @@ def measure_precision(ckpt: Path, device: torch.device, limit: int | None = None
     trained = load_trained(ckpt)
     dataset = build_datamodule(trained.options, trained.categories).val()
     rows: list[Row] = []
-    for precision in PRECISIONS:
+    for precision in DTYPES:
         predictor = Predictor.from_checkpoint(ckpt, device, precision=precision)
         metric = PanopticQuality(predictor.categories.is_thing)
         for index in range(min(len(dataset), limit or len(dataset))):

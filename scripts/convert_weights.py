@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         resnet=arguments.resnet,
         images=Path(arguments.images) if arguments.images else None,
-        experiment=arguments.experiment,
+        experiment=arguments.experiment or (),
     )
     if arguments.download:
         target = Path(arguments.source) if arguments.source else None
@@ -148,7 +148,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="input size, if not the dataset's")
     parser.add_argument("--resnet", choices=VARIANTS, help="whose ResNet a COCONut checkpoint has")
     parser.add_argument("--images", metavar="FOLDER", help="photographs on which to compare both ResNets")
-    parser.add_argument("--experiment", metavar="NAME", help="configuration of weights of ours that lost theirs")
+    what = "configuration of weights of ours that lost theirs: an experiment, and overrides of it"
+    parser.add_argument("--experiment", nargs="+", metavar=("NAME", "OVERRIDE"), help=what)
     return parser.parse_args(arguments)
 
 

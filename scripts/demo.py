@@ -140,7 +140,7 @@ def picture(meaning: str, name: str, height: int | None = None) -> gr.Image:
 
 def build_app(demo: Demo, examples: list[np.ndarray]) -> gr.Blocks:
     """The page: what goes in and the thresholds on the left, results in two tabs on the right."""
-    base, num_queries = demo.predictor.inference, demo.predictor.model.transformer_decoder.centres.shape[1]
+    base, num_queries = demo.predictor.inference, demo.predictor.num_queries
     paths = demo.save(examples)
     app: gr.Blocks
     with gr.Blocks(title="kMaX-DeepLab", analytics_enabled=False, delete_cache=(3600, 3600)) as app:

@@ -137,7 +137,7 @@ def experiment_options(name: str) -> TrainOptions:
 
 def recomputed(options: TrainOptions) -> TrainOptions:
     """The options with the activations of backbone and decoders computed again in the backward pass."""
-    backbone, model = (replace(part, checkpointing=True) for part in (options.backbone, options.model))
+    backbone, model = replace(options.backbone, checkpointing=True), replace(options.model, checkpointing=True)
     return replace(options, backbone=backbone, model=model)
 
 

@@ -32,14 +32,14 @@ TWO = ("strategy.devices=2", "strategy.strategy=ddp")
 
 
 class Exact(Callback):
-    """What depends on how a batch is spread over ranks is taken out: drawn pixels, and the order of sums, which does not
-    show in double precision. Statistics of a batch are those of all ranks."""
+    """What depends on how a batch is spread over ranks is taken out: drawn pixels, and the order of sums, which does
+    not show in double precision. Statistics of a batch are those of all ranks."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         pl_module.double()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        pl_module.criterion.samples = 10**6
+        pl_module.criterion.options = replace(pl_module.criterion.options, samples=10**6)
 
 
 class Odd(Callback):

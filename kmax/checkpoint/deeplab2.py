@@ -197,8 +197,8 @@ def from_deeplab2(variables: Mapping[str, Any], is_thing: Sequence[bool]) -> dic
     unknown = [name for name in variables if table.names.ours(name) is None]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} variables are not of a published TensorFlow kMaX- or MaX-DeepLab, the first is "
-            f"{unknown[0]!r}: is this another model's checkpoint?"
+            f"{len(unknown)} variables belong to no published kMaX- or MaX-DeepLab, the first is {unknown[0]!r}: "
+            "is this another model's checkpoint?"
         )
     order = torch.tensor(class_order(is_thing)).argsort()
     state = {}

@@ -86,7 +86,8 @@ def _family(entries: Mapping[str, Tensor]) -> str:
             return family
     raise ValueError(
         "This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head "
-        f"({', '.join(_CLASS_HEADS.values())}). A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
+        f"({', '.join(_CLASS_HEADS.values())}). "
+        "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
     )
 
 

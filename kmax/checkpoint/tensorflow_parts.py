@@ -1,7 +1,7 @@
 """How deeplab2 (TensorFlow) names and lays out the parts that its models are made of, beside our names.
 
-`#` stands for a number that both names have, `#+1` for one that TensorFlow counts from 1. Kernels are (height, width,
-in, out), kernels along queries (1, in, out).
+`#` stands for a number of both names, `#+1` for one that TensorFlow counts from 1. Kernels are (height, width, in,
+out), kernels along queries (1, in, out).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Told:
     `categories` are the classes, where their number tells no published dataset; `size` is the (H, W) that images are
     fitted into, where it is not the dataset's; `resnet` the family whose ResNet it has, or `images` files or a folder
     of pictures that tell it; `entry` its place in the model zoo; `experiment` the configuration of weights of ours that
-    lost theirs.
+    lost theirs: the experiment's name, and overrides as on the command line.
     """
 
     categories: Categories | None = None
@@ -45,7 +45,7 @@ class Told:
     resnet: str | None = None
     images: Path | None = None
     entry: Published | None = None
-    experiment: str | None = None
+    experiment: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def nearest_options(
 
 
 def _max_size(recognized: Recognized, size: Sequence[int] | None) -> int:
-    """The published input size of MaX-DeepLab next to `size`, which weights do not tell; by default the smallest."""
+    """The published input size of MaX-DeepLab next to `size`, which its weights do not tell; default: the smallest."""
     sizes = MAX_SIZES[recognized.backbone]
     return min(sizes, key=lambda side: abs(side - max(size))) if size else sizes[0]
 
@@ -151,14 +151,14 @@ def _fine_stem(recognized: Recognized) -> bool:
 
 def _complete(source: Path, entries: Mapping[str, Tensor], target: Path, told: Told) -> Conversion:
     """Weights of ours, saved without the rest: with the configuration that was told they are a checkpoint again."""
-    if told.experiment is None:
+    if not told.experiment:
         read_checkpoint(source)  # says so if configuration and classes are missing
         raise ValueError(
             f"{source} is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it."
         )
-    options = run_options(compose_config(told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
+    options = run_options(compose_config(*told.experiment, "backbone.pretrained=false", "~callbacks", "logger=none"))
     categories = told.categories or load_categories(options.dataset.categories)
     bare = {name.removeprefix(PREFIX): value for name, value in entries.items()}
-    state = _fitting(options, categories, bare, f"{source} was taken for {told.experiment}, but")
-    _write(target, options, categories, state, {"model": told.experiment, "file": source.name})
-    return Conversion(f"weights of kmax for {told.experiment}, {len(state)} entries")
+    state = _fitting(options, categories, bare, f"{source} was taken for {told.experiment[0]}, but")
+    _write(target, options, categories, state, {"model": told.experiment[0], "file": source.name})
+    return Conversion(f"weights of kmax for {told.experiment[0]}, {len(state)} entries")

@@ -19,11 +19,11 @@ class _ImagesStayBytes(Precision):
         return nullcontext()
 
 
-class HalfWeights(_ImagesStayBytes, HalfPrecision):
+class HalfWeights(_ImagesStayBytes, HalfPrecision):  # type: ignore[misc]  # Lightning narrows the return type
     """`bf16-true`: weights, moments and statistics in bfloat16: half the memory, and steps below 1/256 vanish."""
 
 
-class DoubleWeights(_ImagesStayBytes, DoublePrecision):
+class DoubleWeights(_ImagesStayBytes, DoublePrecision):  # type: ignore[misc]  # likewise
     """`64-true`: everything in float64, to compare with."""
 
 

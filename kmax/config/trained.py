@@ -17,7 +17,7 @@ from kmax.config.options import TrainOptions
 from kmax.config.pretrained import checkpoint_path
 from kmax.config.stored import stored_options
 from kmax.inference.options import InferenceOptions
-from kmax.model import KMaXDeepLab
+from kmax.model import Network
 from kmax.module import KMaXModule
 
 PREFIX = "model."
@@ -28,7 +28,7 @@ PREFIX = "model."
 class TrainedModel:
     """A network with all that its results depend on: classes, thresholds, and the options it was trained with."""
 
-    model: KMaXDeepLab
+    model: Network
     categories: Categories
     options: TrainOptions
 

@@ -38,8 +38,8 @@ def draw_window(
 ) -> Window:
     """Scale, place of the crop, and flip of an image, all uniform.
 
-    With `scale_step`, the scale is one of lowest, lowest + step, … highest, and sizes are rounded down, first that
-    of the image fitted into the crop, then the scaled one (MaX-DeepLab).
+    With `scale_step`, the scale is one of lowest, lowest + step, … highest; sizes are rounded down, first that of the
+    image fitted into the crop, then the scaled one (MaX-DeepLab).
     """
     if scale_step is None:
         s = rng.uniform(*scale)

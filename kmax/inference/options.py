@@ -18,8 +18,8 @@ class Thresholds(Options):
     exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
     belongs to a query's mask if its probability exceeds `pixel_threshold`.
 
-    `method`: `mask_wise` (kMaX-DeepLab), what is said above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to
-    one slot and segments below `thing_area` or `stuff_area` pixels are dropped; the scores' exponents and `overlap` do not
+    `method`: `mask_wise` (kMaX-DeepLab), as said above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to one
+    slot and segments below `thing_area` or `stuff_area` pixels are dropped; the scores' exponents and `overlap` do not
     matter there.
     """
 

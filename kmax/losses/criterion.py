@@ -71,7 +71,8 @@ class Criterion(nn.Module):
             )
             size = _map_size(final)
             semantic = self._semantic(output.semantic_logits, targets, size)
-            heads = [self._semantic(logits, targets, size) for logits in output.relaxation if logits is not None]
+            losses = [self._semantic(logits, targets, size) for logits in output.relaxation]
+            heads = [loss for loss in losses if loss is not None]
             return Losses(weighted, semantic, torch.stack(heads) if heads else None)
 
     def _instance_discrimination(

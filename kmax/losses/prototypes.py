@@ -3,7 +3,7 @@
 With f_p the unit feature of pixel p and s(p) its segment, the definition is
 
     a_i = normalize(mean of f_p over the pixels p of segment i)          (a gradient flows through a_i, too)
-    loss of pixel p = −ln softmax_i(f_p·a_i / T) at i = s(p)             (i: segments that are there, things and stuff)
+    loss of pixel p = −ln softmax_i(f_p·a_i / T) at i = s(p)             (i: the segments there are, things and stuff)
 
 for the pixels of things, averaged over an image's non-zero losses, then over the images.
 

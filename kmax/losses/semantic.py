@@ -53,7 +53,8 @@ def semantic_loss(
     stride = target_stride(size, (logits.shape[2], logits.shape[3]))
 
     def strided(values: Tensor) -> Tensor:
-        return values.unflatten(1, size)[:, ::stride, ::stride].flatten(1)  # (B, h·w) → (B, h'·w')
+        kept: Tensor = values.unflatten(1, size)[:, ::stride, ::stride]  # (B, h·w) → (B, h', w')
+        return kept.flatten(1)
 
     crowd = stack_crowd(targets, segment_map)
     label = strided(torch.where(segment_map == VOID, crowd, labels.gather(1, segment_map.clamp(min=0))))
@@ -77,4 +78,6 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 def _weights(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
     """What each pixel counts, (B, h·w) float32."""
     ones = torch.ones_like(segment_map[0], dtype=torch.float32)
+    if all(target.weight is None for target in targets):
+        return ones.expand(len(targets), -1)
     return torch.stack([ones if target.weight is None else target.weight.flatten() for target in targets])

@@ -25,8 +25,8 @@ class NormalizedAttention(nn.Module):
         """Queries (B, D, n), keys (B, D, m) and values (B, C, m) → (B, C, n)."""
         weight = self.weights(query, key)
         v = value.unflatten(1, (self.heads, -1))  # (B, h, C/h, m)
-        result: Tensor = self.act(self.output_norm((v @ weight.to(v.dtype).transpose(-1, -2)).flatten(1, 2)))
-        return result
+        gathered: Tensor = self.act(self.output_norm((v @ weight.to(v.dtype).transpose(-1, -2)).flatten(1, 2)))
+        return gathered
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """How much each query takes of each key, (B, h, n, m), in at least float32; sums to 1 over the keys."""

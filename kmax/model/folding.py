@@ -1,9 +1,10 @@
-"""Batch norms folded into the convolutions before them: the same function in evaluation, with fewer passes over memory."""
+"""Batch norms folded into the convolutions before them: the same function in evaluation, fewer passes over memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -36,9 +37,11 @@ def fold_batch_norms(model: nn.Module) -> int:
     folded = 0
     for parent in list(model.modules()):
         for conv_name, norm_name in _pairs(parent):
-            conv, norm = getattr(parent, conv_name, None), getattr(parent, norm_name, None)
+            conv: Any = getattr(parent, conv_name, None)
+            norm: Any = getattr(parent, norm_name, None)
             # Exact types: a subclass may do more, such as timm's norms with an activation.
-            if isinstance(conv, _CONVOLUTIONS) and type(norm) in _NORMS and norm.running_mean is not None:
+            plain = isinstance(norm, _NORMS) and type(norm) in _NORMS
+            if isinstance(conv, _CONVOLUTIONS) and plain and norm.running_mean is not None:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
                 folded += 1

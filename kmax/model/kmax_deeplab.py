@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kmax.geometry import align_corners
 from kmax.model.backbone import ResNetBackbone
 from kmax.model.features import STEM, Backbone
+from kmax.model.kmeans_layer import KMeansLayer
 from kmax.model.layers import resize
 from kmax.model.options import ModelOptions
 from kmax.model.pixel_decoder import PixelDecoder
@@ -44,11 +45,11 @@ class KMaXDeepLab(nn.Module):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions may be called, coarse to final, with their strides."""
-        decoder, names = self.transformer_decoder, []
+        decoder, names = self.transformer_decoder, list[str]()
         for number, (level, layer) in enumerate(zip(decoder.level, decoder.layers, strict=True), 1):
-            turns = (
-                [""] if layer.options.recurrence == 1 else [f".{turn + 1}" for turn in range(layer.options.recurrence)]
-            )
+            assert isinstance(layer, KMeansLayer), "the decoder is made of these"
+            recurrence = layer.options.recurrence
+            turns = [""] if recurrence == 1 else [f".{turn + 1}" for turn in range(recurrence)]
             names += [f"layer {number}{turn} · 1/{COARSE_STRIDES[level]}" for turn in turns]
         return (*names, "final")
 
@@ -60,9 +61,8 @@ class KMaXDeepLab(nn.Module):
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        features = self.backbone(
-            images.to(self.transformer_decoder.centres.dtype)
-        )  # weights may be of another precision
+        # Weights may be of another precision than float32.
+        features = self.backbone(images.to(self.transformer_decoder.centres.dtype))
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
         resized = tuple(self._resized(p, final, aligned) for p in first) if coarse else ()

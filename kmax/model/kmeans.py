@@ -1,5 +1,5 @@
-"""Cross-attention as clustering: the equations of k-means (kMaX-DeepLab, arXiv 2207.04044, section 3.2, equations 5–7),
-of ordinary cross-attention, and of soft clustering (CMT-DeepLab, arXiv 2206.08948, section 3.3).
+"""Cross-attention as clustering: the equations of k-means (kMaX-DeepLab, arXiv 2207.04044, section 3.2, eq. 5–7), of
+ordinary cross-attention, and of soft clustering (CMT-DeepLab, arXiv 2206.08948, section 3.3).
 
 Letters: B batch, C channels, N queries (clusters), P pixels.
 """

@@ -42,8 +42,8 @@ class CrossAttention(nn.Module):
         self.out = ConvNorm(dim, dim, dims=1, scale=0.0)
 
     def forward(self, queries: Tensor, pixels: Tensor, values: Tensor) -> Tensor:
-        result: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
-        return result
+        gain: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
+        return gain
 
 
 class PixelUpdate(nn.Module):
@@ -55,8 +55,8 @@ class PixelUpdate(nn.Module):
         self.out = ConvNorm(dim, pixel_channels, scale=0.0)
 
     def forward(self, queries: Tensor, assignment: Tensor, size: torch.Size) -> Tensor:
-        result: Tensor = self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
-        return result
+        gain: Tensor = self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
+        return gain
 
 
 class KMeansLayer(nn.Module):

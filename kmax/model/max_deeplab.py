@@ -6,6 +6,7 @@ Letters: B batch, H×W input size, N slots ("memory"), M memory channels, K clas
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,8 @@ class MaXDeepLab(nn.Module):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """What the predictions may be called out of training: the dual-path blocks with their strides, and the last."""
-        strides = [step.stride for step in self.layout.steps if step.dual_path for _ in step.kinds]
+        pairs = zip(self.layout.steps, self.dual_paths, strict=True)
+        strides = [step.stride for step, blocks in pairs if isinstance(blocks, nn.ModuleList) for _ in blocks]
         return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
@@ -118,8 +120,8 @@ class MaXDeepLab(nn.Module):
                 kept[step.stride].pop()  # the step continues the last one, whose place it takes
             for i, block in enumerate(blocks.blocks):
                 x = recompute(block, x) if again else block(x)
-                if dual_paths:
-                    dual_path = dual_paths[i]
+                if isinstance(dual_paths, nn.ModuleList) and len(dual_paths):
+                    dual_path: Any = dual_paths[i]
                     seen = dual_path.reading(x, memory) if with_readings else None
                     x, memory = recompute(dual_path, x, memory) if again else dual_path(x, memory)
                     if seen is not None:

@@ -140,7 +140,7 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
         )
     if own and backbone.drop_path:
         raise OptionError(
-            f"backbone.drop_path={backbone.drop_path:g} has no meaning in MaX-DeepLab, whose blocks share one schedule: "
+            f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
         )
     if own and (backbone.freeze or backbone.freeze_norms):

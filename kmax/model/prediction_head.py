@@ -59,7 +59,7 @@ class PredictionHead(nn.Module):
 
     def classify(self, class_embedding: Tensor) -> Tensor:
         """Embeddings (B, C, N) → class logits (B, N, K+1)."""
-        classes = self.class_logits(class_embedding).transpose(1, 2)
+        classes: Tensor = self.class_logits(class_embedding).transpose(1, 2)
         offset = classes.new_zeros(classes.shape[-1])
         offset[-1:] = self.void_offset  # of a slice, this is a fill; of an element, a copy that the host waits for
         return classes + offset

@@ -1,9 +1,9 @@
-"""The layout of MaX-DeepLab: residual blocks with dual-path blocks between them, and the stacked decoder that goes up
-and down through the strides (arXiv 2012.00759, section 3.4 and appendix).
+"""The layout of MaX-DeepLab: residual blocks with dual-path blocks in between, and the stacked decoder that goes up and
+down through the strides (arXiv 2012.00759, section 3.4 and appendix).
 
 A network is a list of steps. A step with skips begins with a fusion and may change the stride; one without continues
-where the last ended. Letters: B batch, C channels, h×w feature size; c is the width of a block (4c channels out), f of
-a dual-path block.
+where the last ended. Letters: B batch, C channels, h×w feature size; c width of a block (4c channels out), f of a
+dual-path block.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def parameter_groups(
 
 def _depths(backbone: nn.Module) -> dict[nn.Parameter, int]:
     """The layer that each parameter of a backbone belongs to, counted from the image, as timm groups them."""
-    body = getattr(backbone, "body", None)
-    if not hasattr(body, "group_matcher"):
+    body: Any = getattr(backbone, "body", None)
+    if body is None or not hasattr(body, "group_matcher"):
         raise ValueError(
             "A rate that decays by layers (layer_decay) needs a timm backbone such as resnet50 or convnext_large: this "
             "one does not tell its layers."

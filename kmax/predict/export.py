@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from kmax.config.trained import TrainedModel
-from kmax.files import replacing
+from kmax.files import Json, replacing
 from kmax.geometry import Sizes
 from kmax.inference import postprocess
 from kmax.inference.options import Thresholds
@@ -76,7 +76,7 @@ def describe(trained: TrainedModel, size: tuple[int, int]) -> Description:
     return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(trained))
 
 
-def _thresholds(trained: TrainedModel) -> dict[str, float]:
+def _thresholds(trained: TrainedModel) -> Json:
     """What `serving.panoptic` takes; test-time options that run the network again are left out."""
     return {field.name: getattr(trained.inference, field.name) for field in fields(Thresholds)}
 

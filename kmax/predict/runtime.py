@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kmax.config.options import RUNTIMES
 from kmax.model import Network
 from kmax.model.folding import fold_batch_norms
 from kmax.structures import Output, Prediction
 
-RUNTIMES = ("torch", "compile", "onnx")
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 RunnableNetwork = Callable[..., Output]
 """Takes normalized images (B, 3, H, W) and `coarse`, as the networks of `kmax.model` do."""
 
@@ -39,18 +39,18 @@ def prepare(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime} is unknown: choose one of {', '.join(RUNTIMES)}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision} is unknown: choose one of {', '.join(PRECISIONS)}.")
+    if precision not in DTYPES:
+        raise ValueError(f"precision={precision} is unknown: choose one of {', '.join(DTYPES)}.")
     model.eval()
     fold_batch_norms(model)
     if runtime == "onnx":
         if precision != "fp32" or device.type != "cpu":
             raise ValueError("runtime=onnx runs on the CPU in fp32: set device=cpu precision=fp32, or runtime=compile.")
         return OnnxNetwork(model.cpu(), size)
-    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device).to(memory_format=torch.channels_last)
     if runtime == "compile":
         model.compile()
-    return _Eager(model, device, PRECISIONS[precision])
+    return _Eager(model, device, DTYPES[precision])
 
 
 class _Eager:
@@ -62,9 +62,11 @@ class _Eager:
     def __call__(self, images: Tensor, coarse: bool = True) -> Output:
         images = images.to(memory_format=torch.channels_last)
         if self.dtype == torch.float32:
-            return self.model(images, coarse=coarse)
+            output: Output = self.model(images, coarse=coarse)
+            return output
         with torch.autocast(self.device.type, self.dtype):
-            return self.model(images, coarse=coarse)
+            output = self.model(images, coarse=coarse)
+        return output
 
 
 class OnnxNetwork:

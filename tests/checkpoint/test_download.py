@@ -330,6 +330,7 @@ print(len(get(sys.argv[1])))
 """
 
 
+@pytest.mark.long
 def test_many_processes_download_once(web: Web, folder: Path) -> None:
     file = web.files["/a.pth"] = File(CONTENT, pause=0.5)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}

@@ -1,4 +1,4 @@
-"""MaX-DeepLab's recipe: steps of the scale, random offset, color operations, crowd and weights in targets."""
+"""Parts of MaX-DeepLab's recipe: steps of the scale, random offset, color operations, crowd and weights in targets."""
 
 from __future__ import annotations
 

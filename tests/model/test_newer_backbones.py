@@ -20,9 +20,7 @@ from kmax.model.options import BackboneOptions, ModelOptions
 from kmax.structures import Target
 
 FILES = sorted(
-    path
-    for start in ("convnextv2", "dinov3", "swin")
-    for path in (ROOT / "conf/backbone").glob(f"{start}_*.yaml")
+    path for start in ("convnextv2", "dinov3", "swin") for path in (ROOT / "conf/backbone").glob(f"{start}_*.yaml")
 )
 SMALL: dict[str, Any] = {
     "num_queries": 4, "widths": (16, 8, 8, 8), "blocks": (1, 1, 1, 1), "layers": (1, 1, 1), "dim": 16, "feature_dim": 8,

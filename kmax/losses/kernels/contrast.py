@@ -105,9 +105,9 @@ class _Triangle:
         """Those of the rows of the whole matrix, (n, S)."""
         total = self.features.new_zeros(self.features.shape[:2])
         for start, stop, block in self.blocks:
-            total[:, start:stop] += block.sum(1)
+            total[:, start:stop].add_(block.sum(1))
             if stop < total.shape[1]:
-                total[:, stop:] += block[:, stop - start :].sum(2)
+                total[:, stop:].add_(block[:, stop - start :].sum(2))
         return total
 
     def gradient(self, ratio: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class _Triangle:
         while self.blocks:
             start, stop, block = self.blocks.pop()
             block *= ratio[:, start:, None] + ratio[:, None, start:stop]
-            result[:, start:stop] += product_over_rows(block, features[:, start:])
+            result[:, start:stop].add_(product_over_rows(block, features[:, start:]))
             if stop < features.shape[1]:
-                result[:, stop:] += product(block[:, stop - start :], features[:, start:stop].transpose(1, 2))
+                result[:, stop:].add_(product(block[:, stop - start :], features[:, start:stop].transpose(1, 2)))
         return result

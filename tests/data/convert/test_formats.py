@@ -21,7 +21,7 @@ from kmax.data.convert.voc import NAMES
 Segments = list[tuple[str, bool]]  # name and crowd
 
 
-@pytest.fixture(scope="module", params=["shapes", pytest.param("photos", id="photos")])
+@pytest.fixture(scope="module", params=["shapes", pytest.param("photos", id="photos", marks=pytest.mark.long)])
 def truths(request: pytest.FixtureRequest) -> list[Truth]:
     """Images with their truth: small ones that are always there, and photos."""
     if request.param == "shapes":

@@ -169,6 +169,7 @@ def test_other_options_replace_everything_and_leave_nothing_stale(labelme: Path,
     assert len(list(tmp_path.glob("out/*/*.png"))) == len(list(tmp_path.glob("out/annotations/*/*.png"))) == 5
 
 
+@pytest.mark.long
 def test_links_and_processes(labelme: Path, tmp_path: Path) -> None:
     foreign.labelme(labelme, [foreign.Truth(f"z{n}.png", t.image, t.segment_map, t.parts)
                               for n in range(5) for t in foreign.synthetic(4)])  # fmt: skip
