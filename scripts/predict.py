@@ -17,13 +17,11 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
@@ -31,20 +29,15 @@ from kmax.config.options import PredictOptions
 from kmax.config.pretrained import checkpoint_path
 from kmax.files import Json
 from kmax.images import UnreadableImageError
+from kmax.names import flat_name
 from kmax.predict.predictor import Predictor, Result
-from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
+from kmax.predict.progress import ImageProgress
+from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, ordered_map, survey
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 
 register()
 UNREADABLE, INTERRUPTED = 3, 130
-
-
-class SpeedColumn(ProgressColumn):
-    """Images per second since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):.1f} images/s")
 
 
 def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundError]:
@@ -79,61 +72,76 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
     assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
-    return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
+    about: dict[str, Any] = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
+    if frame.source is not None:
+        about["origin"] = origin(frame.source)
+    return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances, about)
 
 
-def run(predictor: Predictor, folder: ResultFolder, options: PredictOptions, console: Console) -> list[str]:
+def origin(source: Source) -> tuple[str, str, str]:
+    """By what results belong to a source: its name, its key, and the state of its file."""
+    return source.name, source.key, source.state
+
+
+def run(predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
-    sources, done = find_sources(options.input), folder.records.done
+    done = folder.records.done
     total = count_frames(sources)
     total = None if total is None else max(0, total - len(done))
     stream = frames(sources, done)
     if options.limit is not None:
         stream, total = islice(stream, options.limit), min(options.limit, total or options.limit)
     failed: list[str] = []
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total)
+    with ImageProgress(total) as progress:
         items = predictions(predictor, stream, options)
         for frame, record in ordered_map(partial(save, folder), items, options.num_workers):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
                 failed.append(record)
-                progress.console.print(f"skipped: {record}", markup=False, highlight=False, soft_wrap=True)
+                progress.say(f"skipped: {record}")
             else:
                 folder.record(record)
-            progress.advance(task)
+            progress.advance()
     return failed
 
 
 def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
-    options, console = read_options(PredictOptions, config), Console(stderr=True)
-    find_sources(options.input)  # before the model is built: a misspelt path should fail at once
+    options = read_options(PredictOptions, config)
+    output = Path(options.output or default_output(options.input))
+    survey(options.input, output)  # before the model is built: a misspelt path should fail at once
     predictor = Predictor.from_checkpoint(
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )
-    folder = ResultFolder(
-        options.output or default_output(options.input),
-        predictor.categories,
-        options.outputs,
-        settings(options, predictor),
-        options.overwrite,
-    )
+    made_by = settings(options, predictor)
+    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
+    found = survey(options.input, output, folder.keys)
+    say_passed(found)
+    stale = folder.keep_only(map(origin, found.sources))
+    if stale:
+        print(f"{stale} results deleted: their files are gone or have changed", file=sys.stderr)
+    print(f"results · {folder.folder}", flush=True)
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, options, console)
+        failed = run(predictor, folder, found.sources, options)
     except KeyboardInterrupt:
-        console.print("Interrupted: what is written stays; the same command goes on from here.")
+        print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
-    made = folder.assemble() + videos(folder, find_sources(options.input))
+    made = folder.assemble() + videos(folder, found.sources)
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
         print(path)
     folder.records.close()
     return status or (UNREADABLE if failed else 0)
+
+
+def say_passed(found: Survey) -> None:
+    """Count aloud what of the input is neither image nor video."""
+    if found.passed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.passed.most_common())
+        print(f"passed over: {kinds}", file=sys.stderr)
 
 
 def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
@@ -158,9 +166,9 @@ def settings(options: PredictOptions, predictor: Predictor) -> Json:
 
 def default_output(what: str | list[str]) -> Path:
     """runs/predict/ and the name of the input."""
-    first = what if isinstance(what, str) else what[0]
+    first = str(what[0] if isinstance(what, (list, tuple)) else what)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(first.rstrip("/\\")).name)
-    return Path("runs/predict") / (name or "input")
+    return Path("runs/predict") / (flat_name(name) if name.strip(".") else "input")
 
 
 @hydra.main(config_path="../conf", config_name="predict", version_base="1.3")

@@ -10,23 +10,28 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from kmax.categories import Categories
+from kmax.names import flat_name
 from kmax.structures import Batch
 from kmax.visualization import panel
 
 
 class Panels(Callback):
-    """Draw the first `images` validation images of every validation run into `folder`.
+    """Draw the first `images` validation images of every validation in training into `folder`.
 
-    Files are named `step{step}-{image id}.png`; a logger with `log_image` (wandb) gets the same pictures.
+    Files are named `step{step}-{image id}.png` (an id that is no file name is made one); a logger with `log_image`
+    (wandb) gets the same pictures.
     """
 
     def __init__(self, folder: str | Path, images: int = 4) -> None:
         self.folder = Path(folder)
         self.images = images
         self._panels: list[tuple[str, np.ndarray]] = []
+        self._drawing = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._panels = []
+        # Weights that are only loaded to be measured again are not those of the step that training stands at.
+        self._drawing = trainer.is_global_zero and trainer.state.fn == "fit"
 
     def on_validation_batch_end(
         self,
@@ -37,7 +42,7 @@ class Panels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not trainer.is_global_zero:
+        if not self._drawing:
             return
         categories = pl_module.categories
         assert isinstance(categories, Categories), "KMaXModule carries its categories"
@@ -52,7 +57,7 @@ class Panels(Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self._panels:
-            Image.fromarray(picture).save(self.folder / f"step{trainer.global_step:07d}-{name}.png")
+            Image.fromarray(picture).save(self.folder / f"step{trainer.global_step:07d}-{flat_name(name)}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("val/panels", [p for _, p in self._panels], caption=[n for n, _ in self._panels])
