@@ -80,7 +80,7 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
     assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
-    about: dict[str, Any] = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
+    about: Json = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
     if frame.source is not None:
         about["origin"] = origin(frame.source)
     return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances, about)

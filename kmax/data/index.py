@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Index:
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
 
-    def ids(self, chosen: Sequence[int]) -> list[Any]:
+    def ids(self, chosen: Sequence[int]) -> list[int | str]:
         """The ids of some images as the file has them."""
         pairs = zip(self.image_id[chosen].tolist(), self.id_is_number[chosen].tolist(), strict=True)
         return [int(value) if number else value for value, number in pairs]
@@ -169,7 +170,7 @@ def _reopen(cache: Path, key: str) -> Index:
     return index
 
 
-def build_index(whole: Any, path: Path) -> Index:
+def build_index(whole: object, path: Path) -> Index:
     """The images of a JSON that have an annotation, in the order of `annotations`.
 
     Raises:
@@ -198,9 +199,9 @@ def build_index(whole: Any, path: Path) -> Index:
     )
 
 
-def _check_owners(content: Content, images: dict[Any, str], path: Path) -> None:
+def _check_owners(content: Content, images: dict[int | str, str], path: Path) -> None:
     """Every annotation belongs to an image, and no two to the same."""
-    seen: set[Any] = set()
+    seen: set[int | str] = set()
     for image_id, name in zip(content.owner, content.png_name, strict=True):
         if image_id not in images:
             other = int if isinstance(image_id, str) else str

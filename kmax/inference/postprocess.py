@@ -67,11 +67,13 @@ def panoptic(
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
     # In pieces, so that what is made on the way stays small beside a large image; a patch may then occur several times.
-    pieces, claimants, areas, start = claims.planes.split(_PIECE, dim=1), [], [], 0
+    pieces, start = claims.planes.split(_PIECE, dim=1), 0
+    claimants: list[Tensor] = []
+    areas: list[Tensor] = []
     segment_map = torch.empty(claims.planes.shape[1], dtype=torch.int32, device=mask_logits.device)
     for piece in pieces:
         patch_of, found, patch_area = _patches(piece, len(mask_logits))
-        segment_map[start : start + len(patch_of)] = patch_of + sum(map(len, areas))
+        segment_map[start : start + len(patch_of)] = patch_of + sum(len(area) for area in areas)
         claimants.append(found)
         areas.append(patch_area)
         start += len(patch_of)

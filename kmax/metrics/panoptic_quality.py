@@ -220,7 +220,7 @@ def only_boundary(segment_map: np.ndarray, width: int) -> np.ndarray:
     A pixel is inside if the square of 2·`width` + 1 around it holds nothing but its own segment, so a minimum and a
     maximum over that square tell all segments at once.
     """
-    result = segment_map.copy()
+    result: np.ndarray = segment_map.copy()
     step = max(4 * width, _PIECE // max(1, segment_map.shape[1]))  # rows at a time: a large image in pieces
     for top in range(0, len(segment_map), step):
         above = min(width, top)

@@ -54,7 +54,7 @@ def _blend(
     rows, columns = np.ogrid[top : top + height, :width]
     opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
     grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
-    picture = grey + opacity[..., None] * (table[index] - grey)
+    picture: np.ndarray = grey + opacity[..., None] * (table[index] - grey)
     picture[edges] = 255
     return picture.round().astype(np.uint8)
 
