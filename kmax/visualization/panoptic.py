@@ -56,7 +56,8 @@ def _blend(
     grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
     picture: np.ndarray = grey + opacity[..., None] * (table[index] - grey)
     picture[edges] = 255
-    return picture.round().astype(np.uint8)
+    result: np.ndarray = picture.round().astype(np.uint8)
+    return result
 
 
 def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
