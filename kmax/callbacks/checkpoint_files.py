@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
 from kmax.files import Json, replacing
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 """Sections of a configuration that decide what is learned."""
 

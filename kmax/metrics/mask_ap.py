@@ -11,7 +11,6 @@ import io
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
