@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 from kmax.callbacks import BestCheckpoint, checkpoint_to_resume
 from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.checks import plan_of
-from kmax.config.compose import command_line, in_sweep, register, run_options
+from kmax.config.compose import chosen, command_line, in_sweep, register, run_options
 from kmax.config.explain import run_or_explain
+from kmax.config.finetune import plan_text
 from kmax.config.story import end_lines, plan_line
 from kmax.config.trained import initialize_from
 from kmax.data.datamodule import PanopticDataModule
@@ -54,6 +55,8 @@ def train(config: DictConfig) -> float:
     plan, every = plan_of(options.strategy, options.dataset.batch_size), options.trainer.val_every_steps
     parameters = sum(parameter.numel() for parameter in module.model.parameters())
     say(plan_line(plan, trainer.max_steps, min(every, trainer.max_steps), parameters), flush=True)
+    if chosen("experiment") == "finetune":
+        say(plan_text(options), flush=True)
     if resume is not None:
         say(f"Going on from {resume}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,44 @@ def write_json(path: Path, content: object) -> None:
     """A JSON file, complete or not at all."""
     with write_atomically(path) as temporary, temporary.open("w") as file:
         json.dump(content, file)
+
+
+def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) -> tuple[list[Path], list[Path]]:
+    """All files below a folder, sorted, those of linked folders too; and what was passed over as nobody's own.
+
+    Passed over are hidden files and folders (`.DS_Store`, `._x.jpg` and `__MACOSX` of other systems), links that lead
+    back to a folder above or nowhere, what is no file (a pipe), and folders that `skip` names.
+    """
+    found: list[Path] = []
+    passed: list[Path] = []
+    above: dict[str, frozenset[str]] = {str(folder): frozenset((os.path.realpath(folder),))}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        ancestors = above.pop(place)
+        kept = []
+        for name in sorted(folders):
+            path = Path(place, name)
+            real = os.path.realpath(path)
+            if name.startswith(".") or name == "__MACOSX" or real in ancestors or skip(path):
+                passed.append(path)
+            else:
+                kept.append(name)
+                above[str(path)] = ancestors | {real}
+        folders[:] = kept
+        for name in files:
+            path = Path(place, name)
+            (found if path.is_file() and not name.startswith(".") else passed).append(path)
+    return sorted(found), sorted(passed)
+
+
+def claim_folder(parent: Path, name: str) -> Path:
+    """A new folder `parent/name`, or `name-2`, `name-3` … if that is taken: nobody else gets the same one, not even a
+    process on another node that asks in the same moment."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("numbers do not end")

@@ -1,20 +1,34 @@
 """THE reader of pictures, and padding.
 
-Training, evaluation, prediction, serving, the demo, videos and checks of data all come here.
+Training, evaluation, prediction, serving, the demo, videos and checks of data all come here. The rule, for every file:
+
+* upright, as its orientation tag (EXIF) says and as viewers show it;
+* the first picture of an animation or of several pages;
+* RGB of 8 bits: grey, palette, CMYK, YCbCr, HSV and black-and-white are converted, of 16 bits the upper 8 are taken;
+  transparency is ignored, the stored colors count;
+* numbers of 32 bits and floats have no known range and are refused, never saturated.
 """
 
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from kmax.geometry import fit
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "bmp", "dib", "gif", "tif", "tiff", "webp", "avif"),
+        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "mpo", "tga"),
+    )
+)
+"""Suffixes, in lower case, of the files that are read as pictures."""
 
 
 class ReadableFolder(Protocol):
@@ -25,49 +39,110 @@ class ReadableFolder(Protocol):
 
 
 class UnreadableImageError(ValueError):
-    """An image file that is damaged; training may skip it."""
+    """An image file that is damaged or refused; training may skip it."""
+
+
+class RefusedImageError(UnreadableImageError):
+    """A whole picture that is not read all the same; the message says why, and what to do."""
 
 
 def open_image(path: str | Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB, turned upright as its EXIF data say; 16 bits are reduced to 8.
+    """An image file as (H, W, 3) uint8 RGB, by the rule of this module.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is damaged, no image, or larger than Pillow deems safe.
+        UnreadableImageError: the file is damaged, no image, of an unknown range, or larger than Pillow deems safe.
     """
-    if not Path(path).is_file():
+    path = Path(path).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(f"There is no image {path}.")
     try:
-        with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "its type is unknown" if isinstance(error, UnidentifiedImageError) else str(error).rstrip(".")
-        raise UnreadableImageError(f"{path} cannot be read as an image: {reason}.") from error
+        with path.open("rb") as file:
+            return _decode(file, str(path))
+    except Exception as error:  # decoders of foreign bytes raise whatever they like
+        raise UnreadableImageError(f"{path} cannot be read as an image: {_reason(error)}.") from error
+
+
+def read_image(folder: ReadableFolder, name: str) -> np.ndarray:
+    """An image file of a folder or archive as (H, W, 3) uint8 RGB, by the rule of this module.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: as for `open_image`.
+    """
+    try:
+        return _decode(io.BytesIO(folder.read(name)), folder.where(name))
+    except FileNotFoundError:
+        raise
+    except RefusedImageError as error:
+        raise RefusedImageError(f"The image {folder.where(name)} is refused: {_reason(error)}.") from error
+    except Exception as error:  # decoders of foreign bytes raise whatever they like
+        where, reason = folder.where(name), _reason(error)
+        raise UnreadableImageError(f"The image {where} is damaged ({reason}): download or unpack it again.") from error
+
+
+def _decode(file: IO[bytes], where: str) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            if image.format != "MPO" and getattr(image, "is_animated", False):
+                warnings.warn(f"{where} holds several pictures: the first is read.", stacklevel=3)
+                image.seek(0)
+            return to_rgb(image)
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise RefusedImageError(
+            f"it has more than the {limit:.0f} megapixels that are read: make it smaller or cut it into tiles"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, on one line and without a full stop."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its type is unknown"
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """A Pillow image of any mode as (H, W, 3) uint8 RGB."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.array(image.convert("RGB"))
-
-
-def read_image(folder: ReadableFolder, name: str) -> Image.Image:
-    """An image file as RGB, greyscale and CMYK converted.
+    """A Pillow image of any mode as (H, W, 3) uint8 RGB, upright.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is truncated or no image.
+        RefusedImageError: pixels are numbers whose range is not known.
+        ValueError: colors that Pillow cannot convert.
     """
+    image.load()  # some formats tell their orientation only now, or turn the picture themselves
+    deep = image.mode.startswith("I;16")
+    if deep or (image.mode == "I" and image.format in ("PPM", "PNG")):  # Pillow widens these to 16 bits
+        tags = getattr(image, "tag_v2", {})  # TIFF: bits per sample, and whether 0 is white
+        bits = min(16, max(8, int(tags.get(258, (16,))[0]))) if deep else 16
+        array = (np.asarray(image) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        array = np.repeat((255 - array if tags.get(262) == 0 else array)[..., None], 3, axis=2)
+    elif image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floats"
+        raise RefusedImageError(f"its pixels are {kind} whose range is not known: save it with 8 or 16 bits per color")
+    else:
+        if image.mode in ("La", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+            image = image.convert({"La": "LA"}.get(image.mode, "RGBA"))
+        array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     try:
-        image = Image.open(io.BytesIO(folder.read(name)))
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except FileNotFoundError:
-        raise
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        where = folder.where(name)
-        raise UnreadableImageError(f"The image {where} is damaged ({error}): download or unpack it again.") from error
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata: the pixels are what counts
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
+
+
+def is_turned(content: bytes) -> bool:
+    """Whether the orientation tag of a picture exchanges its height and width."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception:  # what cannot be read is not turned
+        return False
 
 
 def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:

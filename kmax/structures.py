@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kmax.run_lengths import RunLengths
+
 VOID = -1
 """Value of a pixel without a segment in `Target.segment_map`."""
 
@@ -137,17 +139,32 @@ class PanopticMap:
 
 @dataclass(frozen=True)
 class Instances:
-    """Instance predictions of one image by descending score: `masks` (I, H, W) bool, `labels` (I,) int64,
-    `scores` (I,) float."""
+    """Instance predictions of one image (H, W) = `size` by descending score: `runs`, a mask each in run-length form,
+    `labels` (I,) int64, `scores` (I,) float."""
 
-    masks: Tensor
+    size: tuple[int, int]
+    runs: tuple[RunLengths, ...]
     labels: Tensor
     scores: Tensor
+
+    @classmethod
+    def from_masks(cls, masks: Tensor, labels: Tensor, scores: Tensor) -> Instances:
+        """Instances of `masks` (I, H, W) bool."""
+        size = (masks.shape[1], masks.shape[2])
+        return cls(size, tuple(RunLengths.of(mask) for mask in masks.cpu().numpy()), labels, scores)
+
+    @property
+    def masks(self) -> Tensor:
+        """The masks (I, H, W) bool, made anew: a hundred of a large image are gigabytes."""
+        dense = np.zeros((len(self.runs), *self.size), bool)
+        for mask, runs in zip(dense, self.runs, strict=True):
+            mask[:] = runs.decode()
+        return torch.from_numpy(dense)
 
 
 @dataclass(frozen=True)
 class Segmentations:
-    """What post-processing makes of one image (H0, W0); None for what was not asked for. `semantic` (H0, W0) int64
+    """What post-processing makes of one image (H0, W0); None for what was not asked for. `semantic` (H0, W0) int32
     holds labels 0 … K−1."""
 
     panoptic: PanopticMap

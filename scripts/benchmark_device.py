@@ -27,7 +27,7 @@ from kmax.metrics import PanopticQuality
 from kmax.model import KMaXDeepLab
 from kmax.optim import parameter_groups
 from kmax.predict.predictor import Predictor
-from kmax.predict.runtime import PRECISIONS, prepare
+from kmax.predict.runtime import DTYPES, prepare
 from kmax.strategy.counters import DeviceCounter
 from kmax.strategy.sync_norm import SyncBatchNorm, synchronize
 from kmax.structures import Batch, Target
@@ -106,7 +106,7 @@ class Step:
 
     def __call__(self, phase: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()) -> None:
         """Run it; `phase` is entered around each of `PHASES`."""
-        dtype = PRECISIONS[self.setting.precision]
+        dtype = DTYPES[self.setting.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             with phase("data"):
                 batch = self.batch.to(self.device, non_blocking=True)
@@ -228,7 +228,7 @@ def measure_precision(ckpt: Path, device: torch.device, limit: int | None = None
     trained = load_trained(ckpt)
     dataset = build_datamodule(trained.options, trained.categories).val()
     rows: list[Row] = []
-    for precision in PRECISIONS:
+    for precision in DTYPES:
         predictor = Predictor.from_checkpoint(ckpt, device, precision=precision)
         metric = PanopticQuality(predictor.categories.is_thing)
         for index in range(min(len(dataset), limit or len(dataset))):

@@ -15,23 +15,22 @@ no file is written. See docs/deployment.md.
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig
-from PIL import Image
 
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
 from kmax.config.options import ExportOptions
 from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
+from kmax.files import walk_files
+from kmax.images import IMAGE_SUFFIXES, open_image
 from kmax.predict.export import FORMATS, export_model
 
 register()
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
@@ -42,13 +41,10 @@ def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
     """
     if folder is None:
         return [sample.image for sample in map(ShapesDataset(count, seed=3).__getitem__, range(count))]
-    files = sorted(f for f in Path(folder).glob("*") if f.suffix.lower() in PICTURE_SUFFIXES)
+    files = [file for file in walk_files(Path(folder))[0] if file.suffix.lower() in IMAGE_SUFFIXES]
     if len(files) < count:
         raise ValueError(f"There are {len(files)} pictures in {folder}, not {count}: set count={len(files)} or fewer.")
-    try:
-        return [np.asarray(Image.open(file).convert("RGB")) for file in islice(files, count)]
-    except OSError as error:
-        raise ValueError(f"A picture in {folder} cannot be read: {error}.") from error
+    return [open_image(file) for file in files[:count]]
 
 
 def export(config: DictConfig) -> Path:

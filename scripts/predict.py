@@ -17,6 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -28,9 +29,10 @@ from kmax.config.options import PredictOptions
 from kmax.config.pretrained import checkpoint_path
 from kmax.files import Json
 from kmax.images import UnreadableImageError
+from kmax.names import flat_name
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
-from kmax.predict.sources import Frame, Source, count_frames, find_sources, frames, ordered_map
+from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, ordered_map, survey
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 
@@ -70,12 +72,20 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
     assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
-    return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances)
+    about: dict[str, Any] = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
+    if frame.source is not None:
+        about["origin"] = origin(frame.source)
+    return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances, about)
 
 
-def run(predictor: Predictor, folder: ResultFolder, options: PredictOptions) -> list[str]:
+def origin(source: Source) -> tuple[str, str, str]:
+    """By what results belong to a source: its name, its key, and the state of its file."""
+    return source.name, source.key, source.state
+
+
+def run(predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
-    sources, done = find_sources(options.input), folder.records.done
+    done = folder.records.done
     total = count_frames(sources)
     total = None if total is None else max(0, total - len(done))
     stream = frames(sources, done)
@@ -98,30 +108,40 @@ def run(predictor: Predictor, folder: ResultFolder, options: PredictOptions) -> 
 def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
     options = read_options(PredictOptions, config)
-    find_sources(options.input)  # before the model is built: a misspelt path should fail at once
-    predictor = Predictor.from_checkpoint(options.ckpt, options.device, options.size, options.inference)
-    folder = ResultFolder(
-        options.output or default_output(options.input),
-        predictor.categories,
-        options.outputs,
-        settings(options, predictor),
-        options.overwrite,
+    output = Path(options.output or default_output(options.input))
+    survey(options.input, output)  # before the model is built: a misspelt path should fail at once
+    predictor = Predictor.from_checkpoint(
+        options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )
+    made_by = settings(options, predictor)
+    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
+    found = survey(options.input, output, folder.keys)
+    say_passed(found)
+    stale = folder.keep_only(map(origin, found.sources))
+    if stale:
+        print(f"{stale} results deleted: their files are gone or have changed", file=sys.stderr)
     print(f"results · {folder.folder}", flush=True)
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, options)
+        failed = run(predictor, folder, found.sources, options)
     except KeyboardInterrupt:
         print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
-    made = folder.assemble() + videos(folder, find_sources(options.input))
+    made = folder.assemble() + videos(folder, found.sources)
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
         print(path)
     folder.records.close()
     return status or (UNREADABLE if failed else 0)
+
+
+def say_passed(found: Survey) -> None:
+    """Count aloud what of the input is neither image nor video."""
+    if found.passed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.passed.most_common())
+        print(f"passed over: {kinds}", file=sys.stderr)
 
 
 def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
@@ -146,9 +166,9 @@ def settings(options: PredictOptions, predictor: Predictor) -> Json:
 
 def default_output(what: str | list[str]) -> Path:
     """runs/predict/ and the name of the input."""
-    first = what if isinstance(what, str) else what[0]
+    first = str(what[0] if isinstance(what, (list, tuple)) else what)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(first.rstrip("/\\")).name)
-    return Path("runs/predict") / (name or "input")
+    return Path("runs/predict") / (flat_name(name) if name.strip(".") else "input")
 
 
 @hydra.main(config_path="../conf", config_name="predict", version_base="1.3")

@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import sys
 
-import numpy as np
 import onnxruntime
-from PIL import Image
 
-from kmax.predict.serving import Description, panoptic, prepare
+from kmax.predict.serving import Description, open_picture, panoptic, prepare
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 model = Description.from_json(session.get_modelmeta().custom_metadata_map["kmax"])
 for file in sys.argv[2:]:
-    picture = np.asarray(Image.open(file).convert("RGB"))
+    picture = open_picture(file)
     images, content = prepare([picture], model.size)
     classes, masks = session.run(["class_logits", "mask_logits"], {"images": images, "content": content})
     found = panoptic(classes[0], masks[0], model.is_thing, model.size, picture.shape[:2], **model.thresholds)

@@ -39,7 +39,7 @@ class Exact(Callback):
         pl_module.double()
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        pl_module.criterion.samples = 10**6
+        pl_module.criterion.options = replace(pl_module.criterion.options, samples=10**6)
 
 
 class Odd(Callback):

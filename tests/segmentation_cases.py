@@ -73,7 +73,9 @@ def perfect(one: Case) -> Case:
         truth,
         PanopticMap(torch.as_tensor(segment_map), kept),
         torch.as_tensor(semantic),
-        Instances(torch.as_tensor(masks), torch.tensor([s.label for s in things]).long(), torch.ones(len(things))),
+        Instances.from_masks(
+            torch.as_tensor(masks), torch.tensor([s.label for s in things]).long(), torch.ones(len(things))
+        ),
     )
 
 
@@ -134,7 +136,7 @@ def _instances(rng: np.random.Generator, kind: str, regions: np.ndarray, labels:
     count = 0 if kind == "no prediction" else len(masks)
     scores = np.round(rng.random(count), 0 if kind == "ties" else 1)
     order = np.argsort(-scores, kind="stable")
-    return Instances(
+    return Instances.from_masks(
         torch.as_tensor(np.array(masks)[:count][order]),
         torch.as_tensor(np.array(found, dtype=np.int64)[:count][order]),
         torch.as_tensor(scores[order].astype(np.float32)),

@@ -10,8 +10,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"structures", "categories", "geometry", "numerics", "files", "options", "videos"}
-    | {"commands", "console", "processes"},
+    {"run_lengths", "files", "names"},
+    {"structures", "categories", "geometry", "numerics", "options", "videos", "commands", "console", "processes"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
     {"visualization", "inference"},

@@ -40,9 +40,7 @@ def test_an_override_is_read_as_it_was_meant(name: str) -> None:
     )  # true, 1.0: no quotes needed to be a path
 
 
-@pytest.mark.parametrize(
-    "name", ["it's", "a\\", "a\\'b", "\\\\", "a b", "(1)", "[x]", "a=b", "ü.jpg", "a,b", "写真"]
-)
+@pytest.mark.parametrize("name", ["it's", "a\\", "a\\'b", "\\\\", "a b", "(1)", "[x]", "a=b", "ü.jpg", "a,b", "写真"])
 def test_awkward_names_are_read_as_they_were_meant(name: str) -> None:
     parsed = OverridesParser.create().parse_override(override("ckpt", name))
     assert parsed.value() == name

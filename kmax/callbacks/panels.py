@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from kmax.categories import Categories
+from kmax.names import flat_name
 from kmax.structures import Batch
 from kmax.visualization import panel
 
@@ -17,7 +18,8 @@ from kmax.visualization import panel
 class Panels(Callback):
     """Draw the first `images` validation images of every validation in training into `folder`.
 
-    Files are named `step{step}-{image id}.png`; a logger with `log_image` (wandb) gets the same pictures.
+    Files are named `step{step}-{image id}.png` (an id that is no file name is made one); a logger with `log_image`
+    (wandb) gets the same pictures.
     """
 
     def __init__(self, folder: str | Path, images: int = 4) -> None:
@@ -55,7 +57,7 @@ class Panels(Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self._panels:
-            Image.fromarray(picture).save(self.folder / f"step{trainer.global_step:07d}-{name}.png")
+            Image.fromarray(picture).save(self.folder / f"step{trainer.global_step:07d}-{flat_name(name)}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("val/panels", [p for _, p in self._panels], caption=[n for n, _ in self._panels])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kmax.categories import Categories
 from kmax.files import Json, replacing
+from kmax.names import bare, unique_names, without_suffix
 from kmax.results import category_table, encode_ids, panoptic_annotation
 from kmax.structures import Batch
 
@@ -18,7 +19,8 @@ from kmax.structures import Batch
 class PredictionWriter(Callback):
     """Write what validation predicts to `folder`/panoptic/*.png and `folder`/panoptic.json.
 
-    Each rank writes its own JSON part and rank 0 joins them at the end.
+    Each rank writes its own JSON part under names of its own; rank 0 joins them at the end and gives the PNG files the
+    names of their images, with as much of the folders as makes them unique.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -39,11 +41,12 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for sample, prediction in zip(batch.samples, outputs.panoptic, strict=True):
-            name = f"{Path(sample.file_name or str(sample.image_id)).stem}.png"
+            name = f".{trainer.global_rank}-{len(self._annotations)}.png"
             encoded = encode_ids(prediction.segment_map.cpu().numpy())
             Image.fromarray(encoded).save(self.folder / "panoptic" / name)
             categories = self._categories(pl_module)
-            self._annotations.append(panoptic_annotation(prediction, sample.image_id, categories, name))
+            annotation = panoptic_annotation(prediction, sample.image_id, categories, name)
+            self._annotations.append({**annotation, "image": sample.file_name or str(sample.image_id)})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         part = self.folder / f"panoptic-{trainer.global_rank}.part"
@@ -61,6 +64,12 @@ class PredictionWriter(Callback):
     def _join(self, categories: Categories, world_size: int) -> None:
         parts = [self.folder / f"panoptic-{rank}.part" for rank in range(world_size)]
         annotations = [entry for part in parts for entry in json.loads(part.read_text())]
+        names = unique_names([entry.pop("image") for entry in annotations], (bare, without_suffix, str))
+        for entry, name in zip(annotations, names, strict=True):
+            target = self.folder / "panoptic" / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / "panoptic" / entry["file_name"]).replace(target)
+            entry["file_name"] = f"{name}.png"
         whole = {
             "annotations": sorted(annotations, key=lambda entry: str(entry["image_id"])),
             "categories": category_table(categories),

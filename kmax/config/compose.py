@@ -23,9 +23,11 @@ from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
 from kmax.config.grammar import grammar_mistake
 from kmax.config.help import help_text, wants_help
+from kmax.config.home import at_home, home_in_arguments
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
 from kmax.config.sentences import unset_variable
+from kmax.files import claim_folder
 from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
 from kmax.strategy.options import StrategyOptions
@@ -62,6 +64,14 @@ def run_id(environment: Mapping[str, str] | None = None) -> str:
     return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def run_dir(parent: str, prefix: str = "") -> str:
+    """A folder below `parent` for a new run, claimed for it alone: two runs that start in one second get two. The
+    processes of one job (of SLURM, also when it is requeued; of torchrun) share theirs."""
+    name = f"{prefix}{run_id()}"
+    shared = "SLURM_JOB_ID" in os.environ or os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+    return f"{parent}/{name}" if shared else str(claim_folder(Path(parent), name))
+
+
 def in_sweep() -> bool:
     """Whether this process is a job of a sweep (`train.py -m`)."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
@@ -95,12 +105,14 @@ def _plan_of(config: DictConfig) -> BatchPlan:
 
 
 def _plain(config: DictConfig) -> Plain:
-    return typing.cast("Plain", OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return typing.cast("Plain", at_home(plain))
 
 
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
     OmegaConf.register_new_resolver("slurm", _slurm, replace=True)
     OmegaConf.register_new_resolver("finetune", finetune.value, replace=True)
@@ -118,6 +130,7 @@ def command_line(arguments: list[str], program: str = "train", description: str 
     if wants_help(arguments):
         print(help_text(program, description, conf_dir()))
         sys.exit(0)
+    arguments = home_in_arguments(arguments)
     mistake = grammar_mistake(arguments[1:]) or unset_variable(arguments[1:])
     if mistake:
         print(f"error: {mistake}", file=sys.stderr)
@@ -171,16 +184,18 @@ def run_options(config: DictConfig) -> TrainOptions:
     return check_run(read_options(TrainOptions, config))
 
 
+def chosen(group: str) -> str | None:
+    """The file of a configuration group that this job was composed with; None outside of a job of Hydra's."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
 def check_mix() -> None:
     """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
 
     Raises:
         ValueError: the message names the experiments of that dataset.
     """
-    if not HydraConfig.initialized():
-        return
-    choices = HydraConfig.get().runtime.choices
-    experiment, dataset = choices.get("experiment"), choices.get("dataset")
+    experiment, dataset = chosen("experiment"), chosen("dataset")
     if experiment in SHAPES and dataset != "shapes":
         files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
         names = ", ".join(file.stem for file in files) or "coco_resnet50"

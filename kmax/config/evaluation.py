@@ -10,6 +10,9 @@ from kmax.config.options import EvaluateOptions, TrainOptions
 from kmax.options import OptionError, Plain, build_options, to_plain
 from kmax.strategy.batch_plan import num_devices
 
+TRAINED_AS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
+"""What training calls the precisions of prediction."""
+
 
 def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> TrainOptions:
     """The options that a checkpoint was trained with, under what evaluation says: its hardware, batch size, metrics and
@@ -21,8 +24,13 @@ def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> Train
     if "inference" in options.dataset:
         raise ValueError("Thresholds and test-time options have their own section: write inference.… instead.")
     moved = _moved(to_plain(trained.dataset), options.dataset.get("root"))
+    precision = TRAINED_AS[options.precision] if options.precision else options.strategy.precision
     strategy = replace(
-        options.strategy, val_batch_size_per_device=options.batch_size, batch_size_per_device=1, batch_rule="keep"
+        options.strategy,
+        precision=precision,
+        val_batch_size_per_device=options.batch_size,
+        batch_size_per_device=1,
+        batch_rule="keep",
     )
     # Nothing is trained: one image per device, so that any number of devices will do.
     devices = num_devices(strategy.devices, strategy.accelerator) * strategy.num_nodes

@@ -15,6 +15,8 @@ from kmax.options import REQUIRED, OptionError, Options, Plain, option, section
 from kmax.strategy.options import StrategyOptions
 
 DEVICES = "auto, cpu, cuda, cuda:0, …"
+RUNTIMES = ("torch", "compile", "onnx")
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class EvaluateOptions(Options):
     strategy: StrategyOptions = section(StrategyOptions, "the hardware")
     metrics: list[str] = option(list(METRICS), "what is measured", choices=METRICS)
     batch_size: int = option(1, "images per pass", at_least=1)
+    precision: str | None = option(None, "of the network; null: strategy.precision", choices=PRECISIONS)
     save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
     limit: int | None = option(None, "only the first so many images", at_least=1)
 
@@ -114,6 +117,8 @@ class PredictOptions(Options):
     batch_size: int = option(1, "images per pass", at_least=1)
     limit: int | None = option(None, "only so many new images", at_least=1)
     device: str = option("auto", DEVICES)
+    runtime: str = option("torch", "how the network is run; onnx on the CPU in fp32 only", choices=RUNTIMES)
+    precision: str = option("fp32", "of the network; half precision is for GPUs", choices=PRECISIONS)
     num_workers: int = option(2, "threads that read, and as many that write", at_least=0)
     top_instances: int = option(100, "(query, class) pairs that instances are made of", at_least=1)
     overwrite: bool = option(False, "begin a folder of results anew")

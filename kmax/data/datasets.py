@@ -12,12 +12,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from kmax.categories import Categories, load_categories
+from kmax.categories import Categories, load_categories, match_categories
 from kmax.data.index import Index, load_index
 from kmax.data.layouts import SplitFiles, ade20k, cityscapes, files_at
 from kmax.data.segment_maps import positions, present
 from kmax.data.storage import Folder
-from kmax.images import UnreadableImageError, read_image
+from kmax.images import UnreadableImageError, is_turned, read_image
 from kmax.structures import Sample, Segment
 
 
@@ -27,7 +27,11 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.
     """
-    pixels = cv2.imdecode(np.frombuffer(folder.read(name), np.uint8), cv2.IMREAD_COLOR)  # refuses any damage
+    content = np.frombuffer(folder.read(name), np.uint8)
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)  # refuses any damage
+    except cv2.error:  # an empty file, or one that is too large
+        pixels = None
     if pixels is None:
         raise UnreadableImageError(f"The PNG {folder.where(name)} is damaged: prepare or unpack it again.")
     return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & 0xFFFFFF).view(np.int32)
@@ -71,7 +75,7 @@ class CocoPanoptic:
         self.files, self.categories = files, categories
         self._index = load_index(files.annotation_file)
         self._chosen = _choose(self._index, subset, files.annotation_file)
-        _check_categories(self._index, categories, files.annotation_file)
+        self._label_of = _labels(self._index, categories, files.annotation_file)
         self._checked = np.zeros(len(self._index), bool)
 
     def __len__(self) -> int:
@@ -80,7 +84,7 @@ class CocoPanoptic:
     @property
     def image_ids(self) -> list[int | str]:
         """One per image, as in the JSON."""
-        return list(self._index.image_id[self._chosen].tolist())
+        return self._index.ids(self._chosen)
 
     def __getitem__(self, index: int) -> Sample:
         """Read one image and its ground truth.
@@ -92,16 +96,19 @@ class CocoPanoptic:
         if not 0 <= index < len(self):
             raise IndexError(index)
         index = self._chosen[index]
-        image_id = self._index.image_id[index].item()
+        image_id = self._index.ids([index])[0]
         image_name, annotation_name = self._index.names(index)
         image_name = self.files.image_name(image_id, image_name)
-        image = np.asarray(read_image(self.files.images, image_name))
+        image = read_image(self.files.images, image_name)
         segment_map = read_segment_map(self.files.maps, annotation_name)
         where = self.files.maps.where(annotation_name)
         if segment_map.shape != image.shape[:2]:
+            remedy = "the annotations belong to other images"
+            if segment_map.shape == image.shape[1::-1] and is_turned(self.files.images.read(image_name)):
+                remedy = "its orientation tag turns it; annotate it as viewers show it, or remove the tag"
             raise ValueError(
                 f"{where} is {segment_map.shape[1]}×{segment_map.shape[0]} but its image {image_name} is "
-                f"{image.shape[1]}×{image.shape[0]}: the annotations belong to other images."
+                f"{image.shape[1]}×{image.shape[0]}: {remedy}."
             )
         segments = self._segments(index)
         if not self._checked[index]:  # once per process: the files stay as they are
@@ -110,7 +117,7 @@ class CocoPanoptic:
         return Sample(image, segment_map, segments, image_id, image_name)
 
     def _segments(self, index: int) -> tuple[Segment, ...]:
-        label_of = self.categories.label_of
+        label_of = self._label_of
         return tuple(Segment(id_, label_of[category], crowd) for id_, category, crowd in self._index.segments(index))
 
 
@@ -119,20 +126,25 @@ def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Seq
     if subset is None or isinstance(subset, int):
         chosen: Sequence[int] = range(len(index) if subset is None else min(subset, len(index)))
     else:
-        chosen = np.flatnonzero(np.isin(index.image_id, list(subset))).tolist()
+        wanted = set(subset)
+        chosen = [n for n, image_id in enumerate(index.ids(range(len(index)))) if image_id in wanted]
     if not chosen:
         raise ValueError(f"{path} has no annotated image{'' if subset is None else ' of those that subset names'}.")
     return chosen
 
 
-def _check_categories(index: Index, categories: Categories, path: Path) -> None:
-    unknown = set(np.unique(index.segment_category).tolist()) - categories.label_of.keys()
+def _labels(index: Index, categories: Categories, path: Path) -> dict[int, int]:
+    """Label by the ids that a file uses for its categories."""
+    used = np.unique(index.segment_category).tolist()
+    label_of = match_categories(index.categories, categories, used, path)
+    unknown = set(used) - label_of.keys()
     if unknown:
         category = min(unknown)
         raise ValueError(
             f"{path}: category {category} in {index.annotation_with(category)} is not among the "
             f"{categories.num_classes} of this dataset: set dataset.categories to a JSON file that has it."
         )
+    return label_of
 
 
 class CityscapesPanoptic(CocoPanoptic):

@@ -9,26 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kmax.data.convert.kinds import COCO_PANOPTIC, kind_of
-from kmax.files import Json, write_atomically
+from kmax.categories import Listed
+from kmax.categories.checks import read_json, without_collector
+from kmax.data.panoptic_json import Content, check_panoptic
+from kmax.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 ENDS = 1 << 16
 ALIGNMENT = 64
 ANY_WRITE = 0o222
-LARGEST_ID = (1 << 24) - 1  # three bytes of a PNG
 
 
 @dataclass(frozen=True)
 class Index:
     """Image i has the segments `offset[i]` … `offset[i + 1]` of the `segment_*` arrays; `file_offset` cuts the names
-    out of `file_bytes`, image name and annotation name in turn. Categories are the dataset's own ids."""
+    out of `file_bytes`, image name and annotation name in turn. Categories are the file's own ids; what it says of
+    them stands in `category_bytes`, as JSON. Ids of images are integers, or texts where one of them is no integer;
+    `id_is_number` tells which of the texts are numbers in the file."""
 
     image_id: np.ndarray
     offset: np.ndarray
@@ -37,6 +42,8 @@ class Index:
     segment_crowd: np.ndarray
     file_bytes: np.ndarray
     file_offset: np.ndarray
+    category_bytes: np.ndarray
+    id_is_number: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -45,6 +52,11 @@ class Index:
         """Another process maps the cache file anew instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
+
+    def ids(self, chosen: Sequence[int]) -> list[Any]:
+        """The ids of some images as the file has them."""
+        pairs = zip(self.image_id[chosen].tolist(), self.id_is_number[chosen].tolist(), strict=True)
+        return [int(value) if number else value for value, number in pairs]
 
     def names(self, index: int) -> tuple[str, str]:
         """File names of an image and of its PNG."""
@@ -57,6 +69,11 @@ class Index:
         part = slice(self.offset[index], self.offset[index + 1])
         columns = (self.segment_id[part], self.segment_category[part], self.segment_crowd[part])
         return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    @property
+    def categories(self) -> list[Listed]:
+        """The categories that the file lists; none if it lists none."""
+        return [Listed(*entry) for entry in json.loads(self.category_bytes.tobytes())]
 
     def annotation_with(self, category: int) -> str:
         """The first PNG with a segment of a category."""
@@ -80,7 +97,8 @@ def load_index(path: Path) -> Index:
         cached = _read_cache(cache, key)
         if cached is not None:
             return cached
-    index = build_index(_read_json(path), path)
+    with without_collector():
+        index = build_index(read_json(path), path)
     for cache in paths:
         if cache.parent == path.parent and not path.parent.stat().st_mode & ANY_WRITE:
             continue  # meant to be read-only, even if this user could write all the same
@@ -156,49 +174,58 @@ def _reopen(cache: Path, key: str) -> Index:
     return index
 
 
-def _read_json(path: Path) -> Json:
-    try:
-        content: Json = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): download it again.") from error
-    lacking = [key for key in ("images", "annotations") if not isinstance(content, dict) or key not in content]
-    kind = kind_of(content)
-    if lacking or (content["annotations"] != [] and kind != COCO_PANOPTIC and "categories" in content):
-        raise ValueError(f"{path} is not panoptic but {kind}: convert it with scripts/prepare_own.py.")
-    return content
-
-
-def build_index(content: Json, path: Path) -> Index:
+def build_index(whole: Any, path: Path) -> Index:
     """The images of a JSON that have an annotation, in the order of `annotations`.
 
     Raises:
-        ValueError: an image or a segment occurs twice, a segment has id 0, or an annotation has no image.
+        ValueError: another format; an entry that is wrong; an image or a segment that occurs twice; an annotation
+            without an image. The message names it.
     """
-    images = {image["id"]: image["file_name"] for image in content["images"]}
-    annotations = content["annotations"]
-    seen: set[object] = set()
-    for annotation in annotations:
-        name, image_id = annotation["file_name"], annotation["image_id"]
+    content = check_panoptic(whole, path)
+    images = dict(zip(content.image_id, content.image_name, strict=True))
+    if len(images) < len(content.image_id):
+        raise ValueError(f"{path} lists an image twice: get the file again.")
+    _check_owners(content, images, path)
+    ends = np.cumsum([0, *map(len, content.segments)])
+    _check_ids(content, ends, path)
+    names = [images[image_id] for image_id in content.owner]
+    encoded = [name.encode() for name in chain.from_iterable(zip(names, content.png_name, strict=True))]
+    return Index(
+        image_id=np.array(content.owner),
+        offset=ends,
+        segment_id=np.array(content.segment_id, np.int32),
+        segment_category=np.array(content.category_id, np.int32),
+        segment_crowd=np.array(content.crowd, bool),
+        file_bytes=np.frombuffer(b"".join(encoded), np.uint8),
+        file_offset=np.cumsum([0, *map(len, encoded)]),
+        category_bytes=np.frombuffer(json.dumps(content.categories).encode(), np.uint8),
+        id_is_number=np.array([isinstance(image_id, int) for image_id in content.owner], bool),
+    )
+
+
+def _check_owners(content: Content, images: dict[Any, str], path: Path) -> None:
+    """Every annotation belongs to an image, and no two to the same."""
+    seen: set[Any] = set()
+    for image_id, name in zip(content.owner, content.png_name, strict=True):
         if image_id not in images:
-            raise ValueError(f"{path}: annotation {name} belongs to no image of the file.")
+            other = int if isinstance(image_id, str) else str
+            hint = ", whose ids are of another type" if any(isinstance(i, other) for i in content.image_id[:1]) else ""
+            raise ValueError(
+                f"{path}: annotation {name} belongs to no image of the file{hint} (image_id {image_id!r})."
+            )
         if image_id in seen:
             raise ValueError(f"{path}: image {image_id} has two annotations: get the file again.")
         seen.add(image_id)
-        ids = [segment["id"] for segment in annotation["segments_info"]]
-        if len(set(ids)) < len(ids) or min(ids, default=1) <= 0 or max(ids, default=1) > LARGEST_ID:
-            raise ValueError(
-                f"{path}: the segments of {name} need distinct ids in 1 … {LARGEST_ID}, since 0 is unlabelled."
-            )
-    if len(images) < len(content["images"]):
-        raise ValueError(f"{path} lists an image twice: get the file again.")
-    segments = [segment for annotation in annotations for segment in annotation["segments_info"]]
-    names = list(chain.from_iterable((images[a["image_id"]].encode(), a["file_name"].encode()) for a in annotations))
-    return Index(
-        image_id=np.array([annotation["image_id"] for annotation in annotations]),
-        offset=np.cumsum([0, *(len(annotation["segments_info"]) for annotation in annotations)]),
-        segment_id=np.array([segment["id"] for segment in segments], np.int32),
-        segment_category=np.array([segment["category_id"] for segment in segments], np.int32),
-        segment_crowd=np.array([bool(segment.get("iscrowd", 0)) for segment in segments], bool),
-        file_bytes=np.frombuffer(b"".join(names), np.uint8),
-        file_offset=np.cumsum([0, *map(len, names)]),
-    )
+
+
+def _check_ids(content: Content, ends: np.ndarray, path: Path) -> None:
+    """No two segments of an image share an id."""
+    image = np.repeat(np.arange(len(content.segments)), np.diff(ends))
+    keys = (image.astype(np.int64) << 24) + np.array(content.segment_id, np.int64)
+    unique, first = np.unique(keys, return_index=True)
+    if len(unique) < len(keys):
+        twice = int(np.setdiff1d(np.arange(len(keys)), first)[0])
+        raise ValueError(
+            f"{path}: the segments of {content.png_name[image[twice]]} need distinct ids, but "
+            f"{content.segment_id[twice]} occurs twice."
+        )

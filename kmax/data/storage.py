@@ -6,6 +6,7 @@ forked workers share both without copying them and without disturbing each other
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import tarfile
@@ -17,9 +18,12 @@ from typing import Protocol
 
 import numpy as np
 
+from kmax.files import walk_files
+
 ARCHIVES = (".zip", ".tar")
 LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of name and extra field
 NO_CHECKSUM = -1
+NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Folder(Protocol):
@@ -30,7 +34,7 @@ class Folder(Protocol):
 
         Raises:
             FileNotFoundError: there is none of this name.
-            ValueError: the archive is damaged at this place.
+            ValueError: the archive is damaged at this place, or the file may not be read.
         """
 
     def where(self, name: str) -> str:
@@ -49,10 +53,12 @@ class Directory:
     def read(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"There is no file {self.where(name)}: check dataset.root and that every archive was unpacked."
-            ) from None
+        except OSError as error:
+            if error.errno in NO_SUCH_FILE:
+                raise FileNotFoundError(
+                    f"There is no file {self.where(name)}: check dataset.root and that every archive was unpacked."
+                ) from None
+            raise ValueError(f"{self.where(name)} cannot be read ({error.strerror}): check it and its disk.") from error
 
     def where(self, name: str) -> str:
         return str(self.path / name)
@@ -61,7 +67,7 @@ class Directory:
         return (self.path / name).is_file()
 
     def __iter__(self) -> Iterator[str]:
-        return (str(file.relative_to(self.path)) for file in sorted(self.path.rglob("*")) if file.is_file())
+        return (file.relative_to(self.path).as_posix() for file in walk_files(self.path)[0])
 
 
 class Archive:

@@ -22,7 +22,10 @@ from kmax.inference import pixelwise
 from kmax.inference.options import COCO, Thresholds
 from kmax.inference.resample import probabilities
 from kmax.numerics import at_least_float32
+from kmax.run_lengths import encode
 from kmax.structures import Instances, PanopticMap, Segment
+
+_PIECE = 2**22  # pixels whose patches are numbered at a time
 
 
 class _Claims(NamedTuple):
@@ -63,12 +66,24 @@ def panoptic(
         return pixelwise.panoptic(class_logits, mask_logits, is_thing, thresholds, sizes)
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
-    patch_of, claimants, patch_area = _patches(claims.planes, len(mask_logits))
+    # In pieces, so that what is made on the way stays small beside a large image; a patch may then occur several times.
+    claimants, areas = list[Tensor](), list[Tensor]()
+    patches = start = 0
+    segment_map = torch.empty(claims.planes.shape[1], dtype=torch.int32, device=mask_logits.device)
+    for piece in claims.planes.split(_PIECE, dim=1):
+        patch_of, found, patch_area = _patches(piece, len(mask_logits))
+        segment_map[start : start + len(patch_of)] = patch_of + patches
+        claimants.append(found)
+        areas.append(patch_area)
+        patches += len(patch_area)
+        start += len(patch_of)
     queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
     owner, segments = _merge(
-        queries.cpu().numpy(), claimants.cpu().numpy(), patch_area.cpu().numpy(), is_thing, thresholds
+        queries.cpu().numpy(), torch.cat(claimants).cpu().numpy(), torch.cat(areas).cpu().numpy(), is_thing, thresholds
     )
-    segment_map = torch.as_tensor(owner, device=mask_logits.device)[patch_of]
+    owners = torch.as_tensor(owner, device=mask_logits.device)
+    for part in segment_map.split(_PIECE):
+        part.copy_(owners[part])
     return PanopticMap(segment_map.reshape(claims.size), segments)
 
 
@@ -76,12 +91,18 @@ def panoptic(
 def semantic(
     class_logits: Tensor, mask_logits: Tensor, sizes: Sizes | None = None, thresholds: Thresholds = COCO
 ) -> Tensor:
-    """The class (H0, W0) int64 with the highest score at each pixel, by the method that the thresholds name; the
+    """The class (H0, W0) int32 with the highest score at each pixel, by the method that the thresholds name; the
     arguments are those of `panoptic`."""
     if thresholds.method == "pixel_wise":
         _check(class_logits, mask_logits)
         return pixelwise.semantic(class_logits, mask_logits, sizes)
-    return torch.cat([scores.argmax(-1) for scores in semantic_scores(class_logits, mask_logits, sizes)])
+    height, width = sizes.original if sizes else mask_logits.shape[1:]
+    result = torch.empty(height, width, dtype=torch.int32, device=mask_logits.device)
+    start = 0
+    for scores in semantic_scores(class_logits, mask_logits, sizes):
+        result[start : start + len(scores)] = scores.argmax(-1)
+        start += len(scores)
+    return result
 
 
 @torch.no_grad()
@@ -116,10 +137,9 @@ def instances(
     best, query, label = best[thing], query[thing], label[thing]
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
-    masks = torch.empty(len(order), claims.planes.shape[1], dtype=torch.bool, device=order.device)
-    for row, number in zip(masks, query[order], strict=True):
-        torch.any(claims.planes == number, 0, out=row)
-    return Instances(masks.unflatten(1, claims.size), label[order], scores)
+    chosen = query[order].tolist()
+    masks = encode(claims.planes.unflatten(1, claims.size).cpu().numpy(), chosen)
+    return Instances(claims.size, tuple(masks[number] for number in chosen), label[order], scores)
 
 
 def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] | None = None) -> None:

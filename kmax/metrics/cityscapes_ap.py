@@ -14,6 +14,7 @@ import numpy as np
 
 from kmax.metrics.mask_ap import InstanceMetric, MaskAPResult
 from kmax.metrics.overlaps import Table
+from kmax.run_lengths import runs, shared_pixels
 from kmax.structures import Instances, Sample
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
@@ -105,13 +106,12 @@ class _Class(NamedTuple):
 def _match_image(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[int, tuple[_Matches, ...]]:
     """For each class that occurs, its matches at each threshold."""
     table = Table(truth.segments)
-    values, inverse = np.unique(truth.segment_map, return_inverse=True)
+    values, starts, lengths = runs(truth.segment_map)
     # Column 0: void; column 1 + i: segment i of the table. Values that no segment has count as void, too.
-    column = (table.index(values.astype(np.int64)) + 1)[inverse.ravel()]
-    area = np.bincount(column, minlength=len(table.ids) + 1)[1:]
-    masks = prediction.masks.cpu().numpy().reshape(len(prediction.scores), column.size)
-    shared = np.array([np.bincount(column[mask], minlength=len(area) + 1) for mask in masks])
-    shared = shared.reshape(len(masks), len(area) + 1)
+    column = table.index(values.astype(np.int64)) + 1
+    area = np.bincount(column, lengths, minlength=len(table.ids) + 1)[1:]
+    shared = np.array([shared_pixels(mask, starts, column, len(area) + 1) for mask in prediction.runs])
+    shared = shared.reshape(len(prediction.runs), len(area) + 1)
     mask_label, scores = prediction.labels.cpu().numpy(), prediction.scores.cpu().numpy().astype(np.float64)
     occurring = set(table.label.tolist()) | set(mask_label.tolist())
     found = {}

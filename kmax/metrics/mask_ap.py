@@ -11,7 +11,6 @@ import io
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
@@ -20,10 +19,10 @@ from pycocotools.cocoeval import COCOeval
 from kmax.files import Json
 from kmax.metrics.overlaps import check_labels, check_size
 from kmax.metrics.records import RecordMetric
+from kmax.run_lengths import RunLengths, encode
 from kmax.structures import Instances, Sample
 
 _KEPT = ("dtScores", "dtMatches", "dtIgnore", "gtIgnore")  # what pycocotools accumulates
-_CHUNK = 16  # masks that are encoded at a time
 
 
 @dataclass  # not frozen: torchmetrics refuses to hand out frozen dataclasses
@@ -100,7 +99,7 @@ class MaskAP(InstanceMetric):
 
 def check_instances(prediction: Instances, truth: Sample, num_classes: int) -> None:
     """Raise a ValueError for masks of another size than the image, or an unknown label."""
-    check_size(truth, prediction.masks.shape[1:])
+    check_size(truth, prediction.size)
     labels = [segment.label for segment in truth.segments]
     check_labels(np.concatenate([labels, prediction.labels.cpu().numpy()]).astype(np.int64), num_classes, truth)
 
@@ -121,13 +120,13 @@ def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[
     """pycocotools' matches of one image by (label, number of the area range), as far as there is anything."""
     evaluation = _evaluation(labels)
     things = [segment for segment in truth.segments if segment.label in set(labels)]
-    encoded = _encode([truth.segment_map == segment.id for segment in things])
+    masks = encode(truth.segment_map[None], [segment.id for segment in things])
+    encoded = [coco_rle(masks[segment.id]) for segment in things]
     for number, (segment, mask) in enumerate(zip(things, encoded, strict=True), start=1):
         entry = {"id": number, "segmentation": mask, "area": int(rle.area(mask))}
         entry |= {"iscrowd": int(segment.crowd), "ignore": int(segment.crowd)}
         evaluation._gts[0, segment.label].append(entry)
-    masks = _encode(prediction.masks.cpu().numpy())
-    predicted = zip(masks, prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+    predicted = zip(map(coco_rle, prediction.runs), prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
     for number, (mask, label, score) in enumerate(predicted, start=1):
         entry = {"id": number, "segmentation": mask, "area": int(rle.area(mask)), "score": score}
         evaluation._dts[0, label].append(entry)
@@ -146,10 +145,8 @@ def _compact(matches: Json) -> Json:
     return {key: value if key == "dtScores" else value.astype(bool) for key, value in kept.items()}
 
 
-def _encode(masks: Any) -> list[Json]:
-    """Masks (H, W) bool, in a list or stacked, as run lengths."""
-    encoded: list[Json] = []
-    for start in range(0, len(masks), _CHUNK):
-        chunk = np.stack(masks[start : start + _CHUNK], -1).astype(np.uint8)
-        encoded += rle.encode(np.asfortranarray(chunk))
+def coco_rle(mask: RunLengths) -> Json:
+    """A mask as pycocotools has it: `size` and compressed `counts`."""
+    height, width = mask.size
+    encoded: Json = rle.frPyObjects({"size": [height, width], "counts": mask.counts()}, height, width)
     return encoded

@@ -8,6 +8,8 @@ import numpy as np
 
 from kmax.structures import PanopticMap, Sample, Segment
 
+_PIECE = 2**22  # pixels that are compared at a time
+
 
 class Table:
     """Segments as arrays, to be found by id."""
@@ -35,13 +37,22 @@ def overlaps(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.n
     """Every pair of ids (int32, H×W each) that share a pixel: true ids, predicted ids, shared pixels (float64), each
     (pairs,).
 
-    Maps consist of runs of equal pixels, so only the runs are sorted: some thousands instead of H·W.
+    Maps consist of runs of equal pixels, so only the runs are sorted: some thousands instead of H·W. Large maps are
+    taken in pieces.
     """
-    key = truth.astype(np.int64).ravel() << 32 | predicted.astype(np.int64).ravel() & 0xFFFFFFFF
-    starts = np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1])
-    pairs, inverse = np.unique(key[starts], return_inverse=True)
-    areas = np.bincount(inverse, np.diff(starts, append=len(key)), minlength=len(pairs))
+    true, other = truth.ravel(), predicted.ravel()
+    found = [_runs(true[i : i + _PIECE], other[i : i + _PIECE]) for i in range(0, max(1, true.size), _PIECE)]
+    keys, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    pairs, inverse = np.unique(keys, return_inverse=True)
+    areas = np.bincount(inverse, lengths, minlength=len(pairs))
     return pairs >> 32, (pairs & 0xFFFFFFFF).astype(np.uint32).astype(np.int32).astype(np.int64), areas
+
+
+def _runs(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of equal pairs of values: both values in one, and the lengths."""
+    key = truth.astype(np.int64) << 32 | predicted.astype(np.int64) & 0xFFFFFFFF
+    starts = np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1])
+    return key[starts], np.diff(starts, append=len(key))
 
 
 def name_of(sample: Sample) -> str:

@@ -24,6 +24,7 @@ from torchmetrics import Metric
 from kmax.metrics.overlaps import Table, check_labels, check_segments, check_size, overlaps
 from kmax.structures import PanopticMap, Sample
 
+_PIECE = 2**22  # pixels whose boundaries are found at a time
 _MANTISSA, _LOW = 53, 27  # bits: an IoU in (½, 1] is a multiple of 2^−53, kept in two integers of 26 and 27 bits
 
 
@@ -219,8 +220,15 @@ def only_boundary(segment_map: np.ndarray, width: int) -> np.ndarray:
     A pixel is inside if the square of 2·`width` + 1 around it holds nothing but its own segment, so a minimum and a
     maximum over that square tell all segments at once.
     """
-    low = high = segment_map
-    for axis in (0, 1):
-        low = minimum_filter1d(low, 2 * width + 1, axis, mode="constant", cval=0)  # 0: beyond the image is outside
-        high = maximum_filter1d(high, 2 * width + 1, axis, mode="constant", cval=0)
-    return np.where((low == high) & (segment_map != 0), -1, segment_map)
+    result: np.ndarray = segment_map.copy()
+    step = max(4 * width, _PIECE // max(1, segment_map.shape[1]))  # rows at a time: a large image in pieces
+    for top in range(0, len(segment_map), step):
+        above = min(width, top)
+        low = high = segment_map[top - above : top + step + width]  # as many more as the square reaches
+        for axis in (0, 1):
+            low = minimum_filter1d(low, 2 * width + 1, axis, mode="constant", cval=0)  # 0: beyond the image is outside
+            high = maximum_filter1d(high, 2 * width + 1, axis, mode="constant", cval=0)
+        part = result[top : top + step]
+        inside = (low == high)[above : above + len(part)] & (part != 0)
+        part[inside] = -1
+    return result

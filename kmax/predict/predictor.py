@@ -58,7 +58,7 @@ class RawPrediction:
 class Result:
     """Results of one image, on the CPU and in its own size; None for what was not asked for.
 
-    `semantic` (H0, W0) int64 holds labels 0 … K−1. `raw` is kept where all stages were asked for.
+    `semantic` (H0, W0) int32 holds labels 0 … K−1. `raw` is kept where all stages were asked for.
     """
 
     panoptic: PanopticMap | None = None
@@ -253,7 +253,7 @@ class Predictor:
             found["semantic"] = semantic(classes, masks, raw.sizes, chosen).cpu()
         if "instances" in results:
             one = instances(classes, masks, things, chosen, raw.sizes, top)
-            found["instances"] = Instances(one.masks.cpu(), one.labels.cpu(), one.scores.cpu())
+            found["instances"] = Instances(one.size, one.runs, one.labels.cpu(), one.scores.cpu())
         return Result(**found, raw=raw if keep_raw else None)
 
 

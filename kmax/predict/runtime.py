@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kmax.config.options import RUNTIMES
 from kmax.model import Network
 from kmax.model.folding import fold_batch_norms
 from kmax.structures import Output, Prediction
 
-RUNTIMES = ("torch", "compile", "onnx")
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 RunnableNetwork = Callable[..., Output]
 """Takes normalized images (B, 3, H, W) and `coarse`, as the networks of `kmax.model` do."""
 
@@ -39,8 +39,8 @@ def prepare(
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime={runtime} is unknown: choose one of {', '.join(RUNTIMES)}.")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision} is unknown: choose one of {', '.join(PRECISIONS)}.")
+    if precision not in DTYPES:
+        raise ValueError(f"precision={precision} is unknown: choose one of {', '.join(DTYPES)}.")
     model.eval()
     fold_batch_norms(model)
     if runtime == "onnx":
@@ -50,7 +50,7 @@ def prepare(
     model.to(device).to(memory_format=torch.channels_last)
     if runtime == "compile":
         model.compile()
-    return _Eager(model, device, PRECISIONS[precision])
+    return _Eager(model, device, DTYPES[precision])
 
 
 class _Eager:

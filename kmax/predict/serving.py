@@ -12,12 +12,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 _STRIP_ELEMENTS = 2**22
+
+
+class RefusedImageError(ValueError):
+    """A picture that is not read; the message says why, and what to do."""
 
 
 class SegmentInfo(NamedTuple):
@@ -48,6 +53,57 @@ class Description:
         fields = json.loads(text)
         height, width = fields["size"]
         return cls((height, width), tuple(fields["names"]), tuple(fields["is_thing"]), fields["thresholds"])
+
+
+def open_picture(path: str | Path) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, by the rule of `kmax.images`: upright, of 8 bits, the first of several.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: damaged, no picture, or refused.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no picture {path}.")
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except Exception as error:  # decoders of foreign bytes raise whatever they like
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{path} cannot be read as a picture: {reason or type(error).__name__}.") from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """A Pillow image of any mode as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        RefusedImageError: pixels are numbers whose range is not known.
+        ValueError: colors that Pillow cannot convert.
+    """
+    image.load()  # some formats tell their orientation only now, or turn the picture themselves
+    deep = image.mode.startswith("I;16")
+    if deep or (image.mode == "I" and image.format in ("PPM", "PNG")):  # Pillow widens these to 16 bits
+        tags = getattr(image, "tag_v2", {})  # TIFF: bits per sample, and whether 0 is white
+        bits = min(16, max(8, int(tags.get(258, (16,))[0]))) if deep else 16
+        array = (np.asarray(image) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+        array = np.repeat((255 - array if tags.get(262) == 0 else array)[..., None], 3, axis=2)
+    elif image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floats"
+        raise RefusedImageError(f"its pixels are {kind} whose range is not known: save it with 8 or 16 bits per color")
+    else:
+        if image.mode in ("La", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+            image = image.convert({"La": "LA"}.get(image.mode, "RGBA"))
+        array = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata: the pixels are what counts
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
 
 
 def prepare(pictures: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

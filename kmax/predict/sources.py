@@ -5,22 +5,27 @@ Whatever the source, what comes out is a stream of `Frame`s; a file is opened on
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from kmax.files import walk_files
 from kmax.images import IMAGE_SUFFIXES, UnreadableImageError, open_image
-from kmax.videos import import_av
+from kmax.names import unique_names
+from kmax.results.folder import RESULT_FILES
+from kmax.videos import VIDEO_SUFFIXES, import_av, shown_frames
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"))
 WEBCAM = "webcam"
 _CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "0"), "win32": ("dshow", "video=Camera")}
 
@@ -30,60 +35,109 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class Source:
-    """A file or camera: `key` is unique and fit for a file name, `name` is what messages and results call it."""
+    """A file or camera: `key` is unique and fit for a file name, `name` is what messages and results call it; `state`
+    changes with the file's content (size and time of change), and is empty for cameras and what is missing."""
 
     key: str
     name: str
     path: str
     kind: str  # image, video or webcam
+    state: str = ""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One image to come: `load()` returns it (H, W, 3) uint8 RGB or raises `UnreadableImageError`."""
+    """One image to come: `load()` returns it (H, W, 3) uint8 RGB or raises `UnreadableImageError`.
+
+    `time` and `duration` in seconds are those of a video's frame, as far as the video tells them.
+    """
 
     key: str
     name: str
     load: Callable[[], np.ndarray]
+    source: Source | None = None
+    time: float | None = None
+    duration: float | None = None
 
 
-def find_sources(what: str | Sequence[str]) -> list[Source]:
+@dataclass(frozen=True)
+class Survey:
+    """What an input holds: its sources, and how many files were passed over, by kind."""
+
+    sources: list[Source]
+    passed: Counter[str]
+
+
+def find_sources(what: Any) -> list[Source]:
+    """The files and cameras that a user's input names: `survey` without a word about the rest."""
+    return survey(what).sources
+
+
+def survey(what: Any, output: Path | None = None, known: Mapping[str, str] | None = None) -> Survey:
     """The files and cameras that a user's input names.
 
     Args:
-        what: an image, a video, a folder (searched to the bottom), a glob (`**` included), a `.txt` list with one path
-            a line (relative to the list's folder), `webcam`, `webcam:DEVICE` or `webcam:FORMAT:DEVICE` (a format of
-            FFmpeg), or several of these.
+        what: an image, a video, a folder (searched to the bottom, linked folders too), a glob (`**` included), a `.txt`
+            list with one path a line (relative to the list's folder), `webcam`, `webcam:DEVICE` or
+            `webcam:FORMAT:DEVICE` (a format of FFmpeg), or several of these.
+        output: a folder of results, which is never part of the input; nor are other folders of results.
+        known: keys by name that an earlier run has given.
 
     Raises:
         FileNotFoundError: nothing is there.
         ValueError: a file of a type that is neither image nor video.
     """
-    entries = [what] if isinstance(what, str) else list(what)
-    cameras = [e for e in entries if _is_camera(e)]
-    paths = [path for e in entries if not _is_camera(e) for path in _expand(str(e))]
-    paths = list(dict.fromkeys(paths))
-    folders = [e for e in entries if Path(e).is_dir()]
+    entries = [str(e) for e in what] if isinstance(what, (list, tuple)) else [str(what)]
+    cameras = list(dict.fromkeys(e for e in entries if _is_camera(e)))
+    passed: Counter[str] = Counter()
+    paths = [path for e in entries if not _is_camera(e) for path in _expand(e, output, passed)]
+    once: dict[str, Path] = {}
+    for path in paths:
+        once.setdefault(os.path.abspath(path), path)
+    paths = list(once.values())
+    folders = [e for e in entries if Path(e).expanduser().is_dir()]
     if not paths and not cameras:
         raise FileNotFoundError("input names no file: give an image, video, folder, glob, .txt list or webcam.")
+    names, kinds = _names(paths, folders), ["video" if _is_video(path) else "image" for path in paths]
+    keys = unique_names(names, folders=[kind == "video" for kind in kinds], known=known)
     files = [
-        Source(key, name, str(path), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
-        for path, (key, name) in zip(paths, _names(paths, folders), strict=True)
+        Source(key, _printable(name), str(path), kind, _state(path))
+        for key, name, path, kind in zip(keys, names, paths, kinds, strict=True)
     ]
-    return files + [Source(f"{WEBCAM}{i or ''}", camera, camera, WEBCAM) for i, camera in enumerate(cameras)]
+    webcams = [Source(f"{WEBCAM}{i or ''}", camera, camera, WEBCAM) for i, camera in enumerate(cameras)]
+    return Survey(files + webcams, passed)
+
+
+def _state(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} bytes, {found.st_mtime_ns}"
+
+
+def _printable(name: str) -> str:
+    """A file name that is no valid text, made one."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_camera(entry: str) -> bool:
     return entry == WEBCAM or str(entry).startswith(f"{WEBCAM}:")
 
 
-def _expand(entry: str) -> list[Path]:
-    """The files that one entry of the input stands for, in a fixed order."""
+def _expand(entry: str, output: Path | None, passed: Counter[str]) -> list[Path]:
+    """The files that one entry of the input stands for, in a fixed order; what is left out is counted in `passed`."""
     path = Path(entry).expanduser()
+
+    def holds_results(folder: Path) -> bool:
+        return _same(folder, output) or all((folder / name).is_file() for name in RESULT_FILES)
+
     if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if _known(f) and f.is_file())
+        files, others = walk_files(path, holds_results)
+        found = [file for file in files if _known(file)]
+        passed.update(_kind(file) for file in {*files, *others} - set(found))
         if not found:
-            raise FileNotFoundError(f"The folder {entry} holds no image and no video.")
+            raise FileNotFoundError(f"The folder {entry} holds no image and no video{_counted(passed)}.")
         return found
     if path.is_file():
         if path.suffix.lower() == ".txt":
@@ -92,46 +146,78 @@ def _expand(entry: str) -> list[Path]:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
             raise ValueError(f"{entry} is neither an image nor a video by its suffix: known are {suffixes}, .txt.")
         return [path]
-    found = sorted(f for f in map(Path, glob.glob(str(path), recursive=True)) if _known(f) and f.is_file())
+    if not glob.has_magic(entry):
+        hint = f"; a name of digits goes in two pairs of quotes: input='\"{entry}\"'" if entry.isdecimal() else ""
+        raise FileNotFoundError(f"There is no file or folder {entry}{hint}.")
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+    files = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file())
+    below = [file for file in files if not any(map(holds_results, _between(file, fixed)))]
+    found = [file for file in below if _known(file) and not file.name.startswith(".")]
+    passed.update(_kind(file) for file in set(files) - set(found))
     if not found:
-        kind = "No image or video matches" if glob.has_magic(entry) else "There is no file or folder"
-        raise FileNotFoundError(f"{kind} {entry}.")
+        raise FileNotFoundError(f"No image or video matches {entry}{_counted(passed)}.")
     return found
+
+
+def _same(folder: Path, other: Path | None) -> bool:
+    return other is not None and os.path.realpath(folder) == os.path.realpath(other)
+
+
+def _between(file: Path, above: Path) -> list[Path]:
+    """The folders that a file lies in, below the folder `above`."""
+    return [parent for parent in file.parents if parent != above and above in parent.parents]
+
+
+def _kind(path: Path) -> str:
+    """What messages call a file that is passed over."""
+    if path.is_dir():
+        return "folders of results, hidden or linked in a circle"
+    return "hidden files" if path.name.startswith(".") else f"{path.suffix.lower() or 'files without suffix'}"
+
+
+def _counted(passed: Counter[str]) -> str:
+    """What was passed over, in brackets; nothing if that is nothing."""
+    return f" (passed over: {', '.join(f'{n} {kind}' for kind, n in passed.most_common())})" if passed else ""
 
 
 def _known(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def _listed(path: Path) -> list[Path]:
-    """The paths of a list. Those that don't exist are reported when their turn comes, like damaged files."""
+    """The paths of a list, in any of the encodings of common editors. Those that don't exist are reported when their
+    turn comes, like damaged files."""
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no list of paths: it is not text ({error.reason}).") from error
+        raise ValueError(f"{path} is no list of paths: it is not text in UTF-8 ({error.reason}).") from error
+    if text.strip() and "." not in text:  # every file that is read has a suffix
+        raise ValueError(f"{path} is no list of paths: it is not text, or names no file with a suffix.")
+    lines = [line.strip().strip("\"'") for line in text.splitlines()]
     if not any(lines):
         raise FileNotFoundError(f"The list {path} is empty: write one path a line.")
     return [path.parent / Path(line).expanduser() for line in lines if line]
 
 
-def _names(paths: Sequence[Path], folders: Sequence[str]) -> list[tuple[str, str]]:
-    """(key, name) of each path: its part below the folder that all share, without suffix where that is unique.
+def _names(paths: Sequence[Path], folders: Sequence[str]) -> list[str]:
+    """The part of each path below the folder that all share.
 
     `folders` count as shared even if all files lie deeper, so that files added later change no name.
     """
     absolute = [Path(os.path.abspath(path)) for path in paths]
     if not absolute:
         return []
-    parents = [path.parent for path in absolute] + [Path(os.path.abspath(folder)) for folder in folders]
+    parents = [path.parent for path in absolute] + [Path(os.path.abspath(Path(f).expanduser())) for f in folders]
     try:
-        names = [path.relative_to(os.path.commonpath(parents)) for path in absolute]
+        return [path.relative_to(os.path.commonpath(parents)).as_posix() for path in absolute]
     except ValueError:  # different drives
-        names = [path.relative_to(path.anchor) for path in absolute]
-    keys = [name.with_suffix("").as_posix() for name in names]
-    count = Counter(keys)
-    return [
-        (key if count[key] == 1 else name.as_posix(), name.as_posix()) for key, name in zip(keys, names, strict=True)
-    ]
+        return [path.relative_to(path.anchor).as_posix() for path in absolute]
 
 
 def frames(sources: Iterable[Source], done: Container[str] = ()) -> Iterator[Frame]:
@@ -143,7 +229,7 @@ def frames(sources: Iterable[Source], done: Container[str] = ()) -> Iterator[Fra
     for source in sources:
         if source.kind == "image":
             if source.key not in done:
-                yield Frame(source.key, source.name, lambda path=source.path: open_image(path))  # type: ignore[misc]
+                yield Frame(source.key, source.name, partial(open_image, source.path), source)
             continue
         try:
             yield from _video_frames(source, done)
@@ -155,24 +241,24 @@ def _failing(source: Source, error: UnreadableImageError) -> Frame:
     def load() -> np.ndarray:
         raise error
 
-    return Frame(source.key, source.name, load)
+    return Frame(source.key, source.name, load, source)
 
 
 def _video_frames(source: Source, done: Container[str]) -> Iterator[Frame]:
-    """The frames of a video or camera, decoded one after the other."""
+    """The frames of a video or camera as a player shows them, decoded one after the other."""
     av = import_av()
     number = 0
     try:
         with _open(av, source) as container:
             if not container.streams.video:
                 raise UnreadableImageError(f"{source.name} has no video in it.")
-            for frame in container.decode(video=0):
+            for shown in shown_frames(container):
                 while source.kind == WEBCAM and f"{source.key}/{number:06d}" in done:
                     number += 1
                 key = f"{source.key}/{number:06d}"
                 if key not in done:
-                    image = frame.to_ndarray(format="rgb24")
-                    yield Frame(key, f"{source.name}#{number}", lambda image=image: image)  # type: ignore[misc]
+                    load = partial(np.asarray, shown.image)
+                    yield Frame(key, f"{source.name}#{number}", load, source, shown.time, shown.duration)
                 number += 1
     except (av.FFmpegError, OSError) as error:
         raise UnreadableImageError(f"{source.name} cannot be read after {number} frames: {error}.") from error

@@ -8,12 +8,15 @@ from scipy import ndimage
 
 from kmax.categories import Categories
 from kmax.files import Json
+from kmax.metrics.mask_ap import coco_rle
+from kmax.metrics.overlaps import overlaps
 from kmax.structures import Instances, PanopticMap
 
 
 def encode_ids(segment_map: np.ndarray) -> np.ndarray:
     """Segment ids (H, W) as COCO stores them in a PNG: (H, W, 3) uint8 with id = R + 256·G + 65536·B."""
-    return np.stack([segment_map >> shift & 0xFF for shift in (0, 8, 16)], -1).astype(np.uint8)
+    little = np.ascontiguousarray(segment_map, "<i4")
+    return np.ascontiguousarray(little.view(np.uint8).reshape(*little.shape, 4)[..., :3])
 
 
 def category_table(categories: Categories) -> list[Json]:
@@ -26,17 +29,17 @@ def category_table(categories: Categories) -> list[Json]:
 def segments_info(prediction: PanopticMap, categories: Categories) -> list[Json]:
     """The segments as COCO's panoptic JSON lists them, with areas, boxes (x, y, w, h) and scores."""
     segment_map = prediction.segment_map.cpu().numpy()
-    ids, compact, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
-    place = {int(i): n for n, i in enumerate(ids)}
-    boxes = ndimage.find_objects(compact.reshape(segment_map.shape) + 1)
+    boxes = ndimage.find_objects(segment_map)
+    _, ids, counts = overlaps(segment_map, segment_map)
+    areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     entries = []
     for segment in prediction.segments:
-        rows, columns = boxes[place[segment.id]]
+        rows, columns = boxes[segment.id - 1]
         entries.append(
             {
                 "id": segment.id,
                 "category_id": categories.ids[segment.label],
-                "area": int(areas[place[segment.id]]),
+                "area": int(areas[segment.id]),
                 "bbox": [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start],
                 "iscrowd": 0,
                 "score": round(segment.score, 6),
@@ -60,12 +63,11 @@ def instance_results(instances: Instances, image_id: int | str, categories: Cate
     They have no `bbox`: pycocotools' `loadRes` would take the area of the box for that of the mask, and makes both
     from the mask where there is none.
     """
-    masks = instances.masks.cpu().numpy()
     entries = []
-    for mask, label, score in zip(masks, instances.labels.tolist(), instances.scores.tolist(), strict=True):
-        if not mask.any():
+    for runs, label, score in zip(instances.runs, instances.labels.tolist(), instances.scores.tolist(), strict=True):
+        if not len(runs.starts):
             continue
-        encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+        encoded = coco_rle(runs)
         entries.append(
             {
                 "image_id": image_id,

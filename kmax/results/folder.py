@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +34,10 @@ from kmax.visualization import draw_panoptic
 OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video")
 """What can be written, by name. A video is made of the overlays of a video, and brings them with it."""
 
-_FILES = ("run.json", "records.jsonl", "panoptic.json", "semantic.json", "instances.json", "segments.csv")
+RESULT_FILES = ("run.json", "records.jsonl")
+"""By these a folder of results is known."""
+
+_FILES = (*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv")
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
 
 
@@ -63,13 +69,18 @@ class ResultFolder:
         self.folder, self.categories, self.outputs = Path(folder), categories, tuple(outputs)
         self._claim(json.loads(json.dumps({**settings, "outputs": sorted(outputs)})), overwrite)
         self.records = Records(self.folder / "records.jsonl")
+        self._numbers: dict[int, str] = {}
+        self._lock = threading.Lock()
+        for record in self.records:
+            if isinstance(record["image_id"], int):
+                self._numbers[record["image_id"]] = record["key"]
 
     def _claim(self, settings: Json, overwrite: bool) -> None:
         note = self.folder / "run.json"
         if self.folder.is_dir() and any(self.folder.iterdir()):
             if not note.is_file():
                 raise ValueError(f"{self.folder} holds something else than predictions: choose another output=….")
-            before = json.loads(note.read_text())
+            before = _read_note(note)
             other = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
             if other and not overwrite:
                 key = other[0]
@@ -93,10 +104,13 @@ class ResultFolder:
         panoptic: PanopticMap,
         semantic: np.ndarray | None = None,
         instances: Instances | None = None,
+        about: Json | None = None,
     ) -> Json:
         """Write the files of one image and return its record, which `record` keeps; safe in several threads.
 
         Args:
+            about: what else the record keeps: `origin` (name, key and state of the source, for `keep_only`), and `time`
+                and `duration` of a video's frame.
             key: names the files; unique in the folder.
             source: where the image came from.
             image: (H, W, 3) uint8 RGB.
@@ -110,13 +124,54 @@ class ResultFolder:
         if "semantic" in self.outputs:
             assert semantic is not None, "the semantic output needs a semantic map"
             self._save(f"semantic/{key}.png", self._label_image(semantic))
-        image_id = int(key) if key.isdecimal() else key
-        record = {"key": key, "source": source, "image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
+        image_id = self._image_id(key)
+        record: Json = {
+            "key": key,
+            "source": source,
+            "image_id": image_id,
+            "height": image.shape[0],
+            "width": image.shape[1],
+        }
+        record |= about or {}
         record["segments"] = segments_info(panoptic, self.categories)
         if "instances" in self.outputs:
             assert instances is not None, "the instance output needs instances"
             record["instances"] = instance_results(instances, image_id, self.categories)
         return record
+
+    def _image_id(self, key: str) -> int | str:
+        """A number where the name can be had back from it: "42", or "000000000042" as in COCO, but not both."""
+        number = int(key) if re.fullmatch(r"[0-9]{12}|0|[1-9][0-9]{0,11}", key) else None
+        with self._lock:
+            return key if number is None or self._numbers.setdefault(number, key) != key else number
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys of the sources that have results, by the names of the sources."""
+        return {name: key for name, key, _ in self._origins().values()}
+
+    def _origins(self) -> dict[str, list[str]]:
+        """Name, key and state of the source of each result, by the result's key."""
+        return {record["key"]: record["origin"] for record in self.records if "origin" in record}
+
+    def keep_only(self, sources: Iterable[tuple[str, str, str]]) -> int:
+        """Delete the results whose source is gone, was replaced, or now has another key; how many these were.
+
+        Args:
+            sources: name, key and state of each source; cameras have no state and are kept.
+        """
+        now, stale, videos = set(sources), 0, set()
+        for key, (name, source_key, state) in self._origins().items():
+            if not state or (name, source_key, state) in now:
+                continue
+            for output, suffix in (("overlay", "jpg"), ("panoptic", "png"), ("semantic", "png")):
+                (self.folder / output / f"{key}.{suffix}").unlink(missing_ok=True)
+            videos.add(source_key)
+            self.record_failure(key, name, "its source is gone or has changed")
+            stale += 1
+        for key in videos:
+            (self.folder / "video" / f"{key}.mp4").unlink(missing_ok=True)
+        return stale
 
     def record(self, record: Json) -> None:
         """Note that an image is finished."""
@@ -136,14 +191,20 @@ class ResultFolder:
         """Join the overlays of the video `key`, as many as there are, to `video/KEY.mp4`; None where there is none.
 
         Args:
-            rate: frames per second.
+            rate: frames per second, where the records do not tell the times of frames.
         """
-        pictures = sorted((self.folder / "overlay" / key).glob("[!.]*.jpg"))
+        found = [record for record in self.records if record["key"].rpartition("/")[0] == key]
+        found = [record for record in found if (self.folder / f"overlay/{record['key']}.jpg").is_file()]
         target = self.folder / "video" / f"{key}.mp4"
-        if not pictures:
+        if not found:
             return None
+        times = [record.get("time") for record in found]
+        known = [time for time in times if time is not None]
+        if len(known) < len(times) or any(b <= a for a, b in pairwise(known)):
+            known = []
+        pictures = (np.asarray(Image.open(self.folder / f"overlay/{record['key']}.jpg")) for record in found)
         with replacing(target) as path:
-            write_video((np.asarray(Image.open(picture)) for picture in pictures), rate, path)
+            write_video(pictures, rate, path, known, found[-1].get("duration"))
         return target
 
     def _save(self, name: str, image: Image.Image) -> None:
@@ -204,6 +265,16 @@ class ResultFolder:
                     row = (s["id"], category.name, int(category.is_thing), s["score"], s["area"], *s["bbox"])
                     table.writerow((r["key"], *row))
         return self.folder / "segments.csv"
+
+
+def _read_note(path: Path) -> Json:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not the note of a run of predict.py: choose another output=….")
+    return content
 
 
 def semantic_values(categories: Categories) -> np.ndarray:

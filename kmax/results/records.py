@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from kmax.files import Json
 
@@ -16,7 +17,7 @@ class Records:
     when the file is opened again.
 
     Raises:
-        ValueError: a line that is complete but no record.
+        ValueError: a line that is complete but no record; another process writes here at this moment.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,6 +25,8 @@ class Records:
         self._place: dict[str, int] = {}
         self._failed: set[str] = set()
         path.touch()
+        self._file = path.open("r+b")
+        _lock(self._file, path)
         end = 0
         with path.open("rb") as file:
             for line in file:
@@ -36,7 +39,6 @@ class Records:
                         f"{path} is damaged at byte {end} ({error}): delete the folder and predict again."
                     ) from error
                 end += len(line)
-        self._file = path.open("r+b")
         self._file.truncate(end)
         self._file.seek(end)
 
@@ -66,3 +68,19 @@ class Records:
     def close(self) -> None:
         """Give the file back; calling it again changes nothing."""
         self._file.close()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Keep every other process out until the file is closed, where the file system can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"Another run is writing to {path.parent} at this moment: wait for it, or choose another output=…."
+        ) from None
+    except OSError:  # a file system without locks
+        return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,6 +15,7 @@ from kmax.visualization.layout import fit_map, text_width
 from kmax.visualization.palette import INK, MUTED, PAPER, Color, segment_colors
 
 _OPACITY = 0.65
+_PIECE = 2**21  # pixels that are drawn at a time
 
 
 def draw_panoptic(
@@ -27,21 +29,36 @@ def draw_panoptic(
     """
     height, width = image.shape[:2]
     segment_map = fit_map(segment_map_of(segmentation), (height, width))
-    ids, index = np.unique(segment_map, return_inverse=True)
-    index = index.reshape(segment_map.shape)
     colors = segment_colors(segmentation.segments, categories)
-    table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], dtype=np.float32)
-    opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
-    crowd = np.isin(ids, [s.id for s in segmentation.segments if s.crowd])[index]
-    rows, columns = np.ogrid[:height, :width]
-    opacity[crowd & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
-    grey = image.mean(2, keepdims=True, dtype=np.float32)  # a coloured image would shift the colours of classes
-    picture = grey + opacity[..., None] * (table[index] - grey)
-    picture[contours(index)] = 255
-    result = Image.fromarray(picture.round().astype(np.uint8))
+    crowd = [s.id for s in segmentation.segments if s.crowd]
+    picture = np.empty_like(image)
+    step = max(1, _PIECE // width)
+    for top in range(0, height, step):
+        part = slice(top, top + step)
+        picture[part] = _blend(image[part], segment_map[top : top + step + 1], colors, crowd, top)
+    result = Image.fromarray(picture)
     if labels:
         _write_names(result, segment_map, segmentation.segments, categories)
     return np.asarray(result)
+
+
+def _blend(
+    image: np.ndarray, segment_map: np.ndarray, colors: Mapping[int, Color], crowd: Sequence[int], top: int
+) -> np.ndarray:
+    """Rows (h, W, 3) of a picture from row `top` on; `segment_map` has a row more, where there is one."""
+    height, width = image.shape[:2]
+    ids, index = np.unique(segment_map, return_inverse=True)
+    index = index.reshape(segment_map.shape)
+    edges, index = contours(index)[:height], index[:height]
+    table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], dtype=np.float32)
+    opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
+    rows, columns = np.ogrid[top : top + height, :width]
+    opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
+    grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
+    picture = grey + opacity[..., None] * (table[index] - grey)
+    picture[edges] = 255
+    rounded: np.ndarray = picture.round().astype(np.uint8)
+    return rounded
 
 
 def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
@@ -120,7 +137,12 @@ def _write_names(
 
 
 def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
-    """The upper left corner (row, column) of a height×width box inside the mask, as central as can be; or None."""
+    """The upper left corner (row, column) of a height×width box inside the mask, as central as can be; or None. Of a
+    large mask only every so many rows and columns are looked at."""
+    coarse = math.isqrt(mask.size // _PIECE) + 1
+    if coarse > 1:
+        place = _place(mask[::coarse, ::coarse], -(-height // coarse) + 1, -(-width // coarse) + 1)
+        return place and (place[0] * coarse, place[1] * coarse)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < height or len(columns) < width:
         return None

@@ -37,6 +37,10 @@ from small_run import SMALL_MODEL
 COCO: dict[str, Any] = {"widths": [32, 16, 8, 8], "blocks": [1, 1, 1, 1], "stem_stage": False, "semantic_head": "none"}
 
 
+TINY = (*SMALL_MODEL, "loss.samples=64")
+"""The options of `tiny_checkpoint`."""
+
+
 def coconut(resnet: str) -> KMaXDeepLab:
     """A small COCO model of the published PyTorch code, with either ResNet-50."""
     ours = small_model(133, **COCO)
@@ -222,7 +226,7 @@ def test_weights_without_their_configuration_are_named_and_completed(tiny_checkp
                 ValueError, match=r"holds weights of kmax without the configuration .*--experiment NAME"
             ):
                 use(tmp_path / name)
-        command(tmp_path / name, tmp_path / "ours.ckpt", "--experiment", "shapes", *SMALL_MODEL)
+        command(tmp_path / name, tmp_path / "ours.ckpt", "--experiment", "shapes", *TINY)
         trained = load_trained(tmp_path / "ours.ckpt")
         assert trained.categories.name == "shapes"
         assert all(torch.equal(trained.model.state_dict()[key], value) for key, value in bare.items())
@@ -258,9 +262,8 @@ def test_names_on_the_command_line(tiny_checkpoint: Path, cache: Path, tmp_path:
     write_ours(cache / "coco_resnet50.safetensors", read_checkpoint(tiny_checkpoint))
     environment = {"KMAX_CACHE": str(cache)}
     ckpt = "ckpt=coco_resnet50"
-    result = run_python(
-        "train.py", *SMALL_RUN, *SMALL_MODEL, "init_from=coco_resnet50", f"hydra.run.dir={tmp_path}/t", **environment
-    )
+    training = [*SMALL_RUN, *TINY, "init_from=coco_resnet50", f"hydra.run.dir={tmp_path}/t"]
+    result = run_python("train.py", *training, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
     options = ["dataset.val.length=2", "strategy=cpu", f"hydra.run.dir={tmp_path}/e"]
     result = run_python("evaluate.py", ckpt, *options, **environment)

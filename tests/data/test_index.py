@@ -130,8 +130,8 @@ def break_duplicate(data: dict) -> None:
     [
         (break_image, "lists an image twice"),
         (break_annotation, "image i0 has two annotations"),
-        (break_zero, r"1\.png need distinct ids"),
-        (break_large, r"1\.png need distinct ids"),
+        (break_zero, r"annotations\[1\] \(1\.png\)\.segments_info\[0\]\.id is 0, but must be an integer in 1 …"),
+        (break_large, r"segments_info\[0\]\.id is 16777216, but must be an integer in 1 … 16777215"),
         (break_duplicate, r"2\.png need distinct ids"),
     ],
 )

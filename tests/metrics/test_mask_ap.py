@@ -113,11 +113,10 @@ def test_a_set_equals_pycocotools_in_any_order() -> None:
 def test_more_than_a_hundred_masks_of_a_class() -> None:
     one = case(0)
     label = next(s.label for s in one.truth.segments if s.label in THINGS and not s.crowd)
-    many = Instances(
-        one.instances.masks[:1].repeat(150, 1, 1), torch.full((150,), label), torch.linspace(0.9, 0.1, 150)
-    )
+    masks = one.instances.masks[:1].repeat(150, 1, 1)
     truth_mask = torch.as_tensor(one.truth.segment_map == next(s.id for s in one.truth.segments if s.label == label))
-    many.masks[120] = truth_mask  # beyond the hundredth: not counted
+    masks[120] = truth_mask  # beyond the hundredth: not counted
+    many = Instances.from_masks(masks, torch.full((150,), label), torch.linspace(0.9, 0.1, 150))
     crowded = Case(one.truth, one.panoptic, one.semantic, many)
     assert_equal(measure([crowded]), official([crowded]))
 
@@ -142,9 +141,9 @@ def test_what_is_kept_of_an_image_is_small() -> None:
 
 def test_masks_of_another_size_are_named() -> None:
     one = case(0)
-    wrong = Instances(torch.zeros(1, 4, 5, dtype=torch.bool), torch.zeros(1).long(), torch.ones(1))
+    wrong = Instances.from_masks(torch.zeros(1, 4, 5, dtype=torch.bool), torch.zeros(1).long(), torch.ones(1))
     with pytest.raises(ValueError, match=r"The prediction for 0 has size \(4, 5\)"):
         MaskAP(CATEGORIES.is_thing).update([wrong], [one.truth])
-    wrong = Instances(one.instances.masks[:1], torch.tensor([99]), torch.ones(1))
+    wrong = Instances.from_masks(one.instances.masks[:1], torch.tensor([99]), torch.ones(1))
     with pytest.raises(ValueError, match="label outside 0 … 18"):
         MaskAP(CATEGORIES.is_thing).update([wrong], [one.truth])

@@ -35,7 +35,7 @@ def prediction() -> tuple[np.ndarray, PanopticMap, np.ndarray, Instances]:
     panoptic = PanopticMap(segment_map, (Segment(1, PERSON, score=0.91), Segment(2, STUFF, score=0.75)))
     semantic = np.where(segment_map.numpy() == 1, PERSON, STUFF)
     masks = torch.stack([segment_map == 1, torch.zeros(20, 30, dtype=torch.bool)])
-    instances = Instances(masks, torch.tensor([PERSON, 3]), torch.tensor([0.9, 0.0]))
+    instances = Instances.from_masks(masks, torch.tensor([PERSON, 3]), torch.tensor([0.9, 0.0]))
     return np.full((20, 30, 3), 100, np.uint8), panoptic, semantic, instances
 
 

@@ -177,3 +177,73 @@ class Tracked(np.ndarray):
 
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+
+
+def listed(output: Path) -> dict[str, str]:
+    """PNG by image, as panoptic.json has them; every file is there."""
+    content = json.loads((output / "panoptic.json").read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    pngs = {names[entry["image_id"]]: entry["file_name"] for entry in content["annotations"]}
+    assert len(names) == len(content["images"]) == len(set(pngs.values()))
+    for png in pngs.values():
+        Image.open(output / "panoptic" / png).load()
+    return pngs
+
+
+def picture(path: Path, width: int = 80) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, 60), (90, 20, 30)).save(path)
+
+
+def test_every_picture_has_a_result_whatever_it_is_called(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """x.jpg, x.png and x.jpg.png; numbers that are equal; a clip beside its frames; the results inside the input."""
+    folder = tmp_path / "in"
+    for name in ("x.jpg", "x.png", "x.jpg.png", "7.png", "007.png", "clip/000000.png", "deep/.x.png", "ü/ä b.png"):
+        picture(folder / name)
+    (folder / "._x.jpg").write_bytes(b"rubbish of another system")
+    (folder / "notes.txt").write_text("no picture")
+    write_video([np.zeros((60, 80, 3), np.uint8)] * 2, Fraction(10), folder / "clip.mp4")
+    assert call(tiny_checkpoint, folder, folder / "results", "outputs=[panoptic]") == 0
+    found = listed(folder / "results")
+    assert sorted(found) == [
+        *("007.png", "7.png", "clip.mp4#0", "clip.mp4#1", "clip/000000.png"),
+        *("x.jpg", "x.jpg.png", "x.png", "ü/ä b.png"),
+    ]
+    assert call(tiny_checkpoint, folder, folder / "results", "outputs=[panoptic]") == 0
+    assert listed(folder / "results") == found
+
+
+def test_results_follow_what_is_there_now(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    picture(folder / "a.jpg")
+    assert call(tiny_checkpoint, folder, out, "outputs=[panoptic]") == 0
+    picture(folder / "a.png")
+    assert call(tiny_checkpoint, folder, out, "outputs=[panoptic]") == 0
+    assert listed(out) == {"a.jpg": "a.png", "a.png": "a.png.png"}  # the first keeps its name
+    picture(folder / "a.jpg", width=99)
+    (folder / "a.png").unlink()
+    capsys.readouterr()
+    assert call(tiny_checkpoint, folder, out, "outputs=[panoptic]") == 0
+    printed = capsys.readouterr()
+    assert "2 results deleted: their files are gone or have changed" in printed.err
+    assert printed.out.startswith("1 new, 0 already there")
+    assert listed(out) == {"a.jpg": "a.png"}
+    assert Image.open(out / "panoptic/a.png").size == (99, 60)
+    assert sorted(f.name for f in (out / "panoptic").iterdir()) == ["a.png"]
+
+
+def test_the_home_folder_and_numbers_are_paths(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    picture(tmp_path / "home/photos/a.png")
+    picture(tmp_path / "cwd/2024/b.png")
+    (tmp_path / "home/best.ckpt").write_bytes(tiny_checkpoint.read_bytes())
+    assert call(Path("'~/best.ckpt'"), "~/photos", Path("'~/out'"), "outputs=[panoptic]") == 0
+    assert listed(tmp_path / "home/out") == {"a.png": "a.png"}
+    arguments = [f"ckpt={tiny_checkpoint}", "input=2024", "device=cpu", "outputs=[panoptic]"]
+    assert predict(compose_config(None, *arguments, root="predict")) == 0
+    assert listed(tmp_path / "cwd/runs/predict/2024") == {"b.png": "b.png"}
+    assert not (tmp_path / "cwd/~").exists()

@@ -36,8 +36,8 @@ def _assignment_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     def assign(similarity: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
         batch, queries, segments = similarity.shape
         similarity.nan_to_num(0.0, 0.0, 0.0).cpu()
-        both = torch.zeros(batch, segments + 1 + queries, dtype=torch.long, device="cpu").to(similarity.device)
-        return both[:, : segments + 1], both[:, segments + 1 :]
+        both = torch.zeros(batch, segments + 2 + queries, dtype=torch.long, device="cpu").to(similarity.device)
+        return both[:, : segments + 2], both[:, segments + 2 :]
 
     monkeypatch.setattr(matching, "_assign", assign)
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from kmax.categories.kinds import COCO_INSTANCES
 from kmax.data.convert import shapes
-from kmax.data.convert.kinds import COCO_INSTANCES
 from kmax.data.convert.source import ClassInfo, Item, Record, Region, Shapes, Size, Source
 from kmax.data.convert.tree import Tree, read_json, split_of
 from kmax.files import Json

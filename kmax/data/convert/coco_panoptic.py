@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kmax.categories.kinds import COCO_PANOPTIC
 from kmax.data.convert.image_files import ImageFiles
-from kmax.data.convert.kinds import COCO_PANOPTIC
 from kmax.data.convert.source import ClassInfo, Item, LabelMap, Size, Source, Tag
 from kmax.data.convert.tree import Tree, read_json, split_of
 from kmax.files import Json

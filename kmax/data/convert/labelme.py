@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kmax.categories.kinds import LABELME
 from kmax.data.convert import shapes
-from kmax.data.convert.kinds import LABELME
 from kmax.data.convert.source import ClassInfo, Item, Region, Shapes, Size, Source
 from kmax.data.convert.tree import Tree, read_json, split_of
 from kmax.data.prepare.pool import parallel

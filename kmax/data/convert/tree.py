@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kmax.categories.kinds import kind_of
 from kmax.data.convert.image_files import ImageFiles
-from kmax.data.convert.kinds import kind_of
 
 SPLITS = {
     "train": "train",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kmax.categories import Categories
+from kmax.categories.checks import read_json
 from kmax.data.layouts import SplitFiles
+from kmax.data.panoptic_json import check_panoptic
 from kmax.data.prepare.pool import parallel
 from kmax.data.storage import Folder
 from kmax.files import Json
+from kmax.images import UnreadableImageError, is_turned, read_image
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
@@ -58,15 +58,15 @@ def check_split(
 
 
 def _read(path: Path, remedy: str) -> tuple[Json | None, list[Finding]]:
+    """The content of a panoptic JSON whose entries are what they must be, or the first that is not."""
     try:
-        content = json.loads(path.read_bytes())
-        lacking = [key for key in ("images", "annotations") if key not in content]
+        content = read_json(path)
+        check_panoptic(content, path)
     except FileNotFoundError:
         return None, [Finding(str(path), "is missing", remedy)]
-    except (ValueError, TypeError) as error:
-        return None, [Finding(str(path), f"is not valid JSON ({error})", remedy)]
-    if lacking:
-        return None, [Finding(str(path), f"has no {lacking[0]!r}", remedy)]
+    except ValueError as error:
+        problem = str(error).removeprefix(str(path)).lstrip(": ").removesuffix(".")
+        return None, [Finding(str(path), problem, remedy)]
     return content, []
 
 
@@ -112,13 +112,22 @@ class _CheckImage:
                 yield Finding(opened.file, opened.problem, remedy)
         size = (image.get("width"), image.get("height"))
         if isinstance(picture, np.ndarray) and None not in size and picture.shape[1::-1] != size:
+            yield from self._turned(picture, name, size, "the JSON")
             problem = f"is {_by(picture.shape[1::-1])} but the JSON says {_by(size)}"
             yield Finding(self.files.images.where(name), problem, "get image and JSON from one release")
         if isinstance(png, np.ndarray):
             if isinstance(picture, np.ndarray) and picture.shape[:2] != png.shape[:2]:
+                yield from self._turned(picture, name, png.shape[1::-1], "its annotation")
                 problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(picture.shape[1::-1])}"
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
+
+    def _turned(self, picture: np.ndarray, name: str, size: tuple[int | None, ...], whose: str) -> Iterator[Finding]:
+        """A finding if the orientation tag of a picture explains why its size is not that of its annotation."""
+        if picture.shape[:2] == size and is_turned(self.files.images.read(name)):
+            problem = f"is {_by(picture.shape[1::-1])} as its orientation tag turns it, but {whose} says {_by(size)}"
+            remedy = "annotate it as viewers show it, or remove the tag"
+            yield Finding(self.files.images.where(name), problem, remedy)
 
     def _ids(self, png: np.ndarray, annotation: Json, where: str) -> Iterator[Finding]:
         ids, areas = np.unique(png.astype(np.int32) @ np.array([1, 256, 65536], np.int32), return_counts=True)
@@ -156,12 +165,16 @@ class _CheckImage:
 
     def _open(self, folder: Folder, name: str) -> np.ndarray | Finding:
         """An image as RGB, or what is wrong with it."""
+        where = folder.where(name)
         try:
-            return np.asarray(Image.open(io.BytesIO(folder.read(name))).convert("RGB"))
+            return read_image(folder, name)
         except FileNotFoundError:
-            return Finding(folder.where(name), "is missing", "")
-        except (OSError, SyntaxError, ValueError) as error:
-            return Finding(folder.where(name), f"is damaged ({error})", "")
+            return Finding(where, "is missing", "")
+        except UnreadableImageError as error:
+            problem = str(error).removeprefix(f"The image {where} ").removesuffix(".")
+            return Finding(where, problem.removesuffix(": download or unpack it again"), "")
+        except (OSError, ValueError) as error:
+            return Finding(where, f"is damaged ({error})", "")
 
 
 def _by(size: tuple[int | None, ...]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmax.categories import Categories, load_categories
+from kmax.categories.checks import read_json
 from kmax.data import layouts
 from kmax.data.layouts import SplitFiles
 from kmax.data.prepare.check import Finding, check_split
@@ -47,7 +47,7 @@ def _coco(options: Options, categories: Categories) -> None:
             unpack(files.images, options.root / f"{split}2017", f"{split} images", options.workers)
             unpack(files.maps, folder / f"panoptic_{split}2017", f"{split} annotations", options.workers)
         if options.semantic:
-            annotations = json.loads(files.annotation_file.read_bytes())["annotations"]
+            annotations = read_json(files.annotation_file)["annotations"]
             write_semantic(files, annotations, categories, folder / f"semantic_{split}2017", options.workers)
 
 

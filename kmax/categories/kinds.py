@@ -5,6 +5,8 @@ from __future__ import annotations
 from kmax.files import Json
 
 LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
+CONVERTER = "scripts/prepare_own.py"
+"""What makes the format that is trained on of the kinds that are read."""
 _OTHER_KINDS = (
     ({"annotations", "images"}, "COCO JSON without categories"),
     ({"_via_img_metadata"}, "a VGG Image Annotator project"),
@@ -13,6 +15,9 @@ _OTHER_KINDS = (
     ({"imgHeight", "objects"}, "Cityscapes polygons"),
     ({"labels", "version", "mapping"}, "the configuration of Mapillary Vistas"),
     ({"items", "categories"}, "Datumaro JSON"),
+    ({"type", "features"}, "GeoJSON"),
+    ({"images"}, "COCO JSON without annotations, such as a list of test images"),
+    ({"classes"}, "a list of classes (for dataset.categories)"),
 )
 
 
@@ -20,7 +25,11 @@ def kind_of(content: object) -> str:
     """What a JSON file is, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
     if isinstance(content, list):
         entry = content[0] if content and isinstance(content[0], dict) else {}
-        return "the JSON export of Label Studio (export as COCO instead)" if "data" in entry else "a JSON list"
+        if "data" in entry:
+            return "the JSON export of Label Studio (export as COCO instead)"
+        if "isthing" in entry:
+            return "a list of classes (to stand under the key categories)"
+        return "a list of a model's results" if "score" in entry else "a JSON list"
     if not isinstance(content, dict):
         return "JSON of an unknown kind"
     if isinstance(content.get("shapes"), list) and ("imagePath" in content or "imageData" in content):
