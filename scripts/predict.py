@@ -17,7 +17,6 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
