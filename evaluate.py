@@ -12,27 +12,31 @@ from typing import Any
 import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from PIL import Image
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch.utils.data import Subset
 
-from kmax.callbacks import PredictionWriter
+from kmax.callbacks import PredictionWriter, Progress
 from kmax.categories import Categories
 from kmax.config.build import build_datamodule, build_metrics, build_trainer
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.evaluation import evaluation_options
 from kmax.config.explain import run_or_explain
+from kmax.config.folder import shown
 from kmax.config.options import EvaluateOptions
 from kmax.config.trained import load_trained
+from kmax.console import plain
 from kmax.data.datamodule import PanopticDataModule
 from kmax.files import Json, replacing
 from kmax.metrics import Report
 from kmax.module import KMaXModule
 from kmax.options import to_plain
-from kmax.visualization import draw_bars, draw_confusion
+from kmax.visualization import draw_bars, draw_confusion, legible_names
 
 register()
 
@@ -60,7 +64,7 @@ def print_table(report: Report) -> None:
     for name in columns:
         table.add_column(title(name), justify="right")
     for row in report.rows():
-        table.add_row(row["name"], *(cell(row[name]) if name in row else "" for name in columns))
+        table.add_row(Text(plain(row["name"])), *(cell(row[name]) if name in row else "" for name in columns))
     needed = Console(width=1000).measure(table).maximum  # a narrow terminal wraps lines rather than lose numbers
     Console(width=max(Console().width, needed)).print(table)
     further = [f"{title(name)} {cell(report.all[name])}" for name in ONLY_OVERALL if name in report.all]
@@ -78,27 +82,36 @@ def save(report: Report, folder: Path, about: Json) -> Path:
 
 
 def _write_json(report: Report, path: Path, about: Json) -> None:
-    path.write_text(json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False))
+    text = json.dumps({**about, **report.to_dict()}, indent=1, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_csv(report: Report, path: Path, about: Json) -> None:
     groups = [{"name": name, **getattr(report, name)} for name in ("all", "things", "stuff")]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", *report.columns()])
         writer.writeheader()
         writer.writerows(groups + report.per_class)
 
 
+def has_ground_truth(row: dict[str, Any]) -> bool:
+    """Whether a class occurs in the ground truth; a row without counts of segments has no number where it does not."""
+    return "tp" not in row or row["tp"] + row["fn"] > 0
+
+
 def save_charts(report: Report, name: str, categories: Categories, folder: Path) -> None:
     """Draw the metric `name` of each class, and which classes are taken for which, as PNG; as far as both are there."""
-    values = {row["name"]: row[name] for row in report.per_class if row.get(name) is not None}
-    colors = {category.name: category.color for category in categories.classes}
+    names = legible_names(categories)
+    rows = zip(names, report.per_class, strict=True)
+    values = {label: row[name] for label, row in rows if row.get(name) is not None and has_ground_truth(row)}
+    colors = dict(zip(names, (category.color for category in categories.classes), strict=True))
     charts = {"classes": draw_bars(values, f"{title(name)} by class, in percent", colors)} if values else {}
     if report.confusion is not None and report.confusion.any():
         seen = (report.confusion.sum(0) + report.confusion.sum(1)).nonzero()[0]
-        names = [categories.names[label] for label in seen]
         counts = report.confusion[np.ix_(seen, seen)]
-        charts["confusion"] = draw_confusion(counts, names, "Pixels of each true class, in percent")
+        charts["confusion"] = draw_confusion(
+            counts, [names[label] for label in seen], "Pixels of each true class, in percent"
+        )
     for chart, image in charts.items():
         with replacing(folder / f"{chart}.png") as path:
             Image.fromarray(image).save(path)
@@ -125,20 +138,22 @@ def evaluate(config: DictConfig) -> float:
     categories = trained.categories
     module = KMaXModule(trained.model, categories, options.inference, metrics=build_metrics(options, categories))
     writer = [PredictionWriter(output / "predictions")] if wanted.save_predictions else []
-    trainer = build_trainer(options, callbacks=writer, logger=False)
+    progress = [Progress()] if options.trainer.enable_progress_bar else []
+    trainer = build_trainer(options, callbacks=[*writer, *progress], logger=False)
     datamodule = build_datamodule(options, categories)
     if wanted.limit is not None:
         use_first_images(datamodule, wanted.limit)
+    rank_zero_only(print)(f"checkpoint {plain(wanted.ckpt)} on {plain(options.dataset.name)}", flush=True)
     trainer.validate(module.eval(), datamodule, verbose=False)
     report = module.result
     assert report is not None, "validation leaves a result behind"
     name = "pq" if "pq" in report.all else next(iter(report.all))
     if trainer.is_global_zero:
-        print_table(report)
         about = {"ckpt": wanted.ckpt, "dataset": options.dataset.name, "inference": to_plain(options.inference)}
         path = save(report, output, about)
         save_charts(report, name, categories, output)
-        print(f"{title(name)} {cell(report.all[name])} · {path}")
+        print_table(report)
+        print(f"{title(name)} {cell(report.all[name])} · {shown(path)}")
     return float(report.all[name] or 0.0)
 
 

@@ -12,16 +12,20 @@ if __name__ == "__main__" and "SLURM_JOB_ID" in os.environ:
     STOP_SIGNALS.listen()  # the imports below take seconds, and a job must not die of being asked to stop meanwhile
 
 import hydra
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from kmax.callbacks import checkpoint_to_resume
+from kmax.callbacks import BestCheckpoint, checkpoint_to_resume
 from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.checks import plan_of
-from kmax.config.compose import command_line, register, run_options
+from kmax.config.compose import chosen, command_line, in_sweep, register, run_options
 from kmax.config.explain import run_or_explain
+from kmax.config.finetune import plan_text
+from kmax.config.story import end_lines, plan_line
 from kmax.config.trained import initialize_from
+from kmax.data.datamodule import PanopticDataModule
+from kmax.module import KMaXModule
 from kmax.options import to_plain
 from kmax.strategy.hardware import tune_model
 
@@ -29,7 +33,7 @@ register()
 
 
 def train(config: DictConfig) -> float:
-    """Fit, validate the best checkpoint, and return the metric that a sweep optimizes (`config.metric`).
+    """Fit, and return the metric that a sweep optimizes (`config.metric`), as the best checkpoint has it.
 
     A run whose folder holds checkpoints goes on from the newest one (`config.resume`).
     """
@@ -47,16 +51,34 @@ def train(config: DictConfig) -> float:
             rank_zero_only(print)(f"Other classes than in {weights}, initialized anew: {', '.join(renewed)}.")
     tune_model(module.model, options.strategy)
     trainer = build_trainer(options)
-    if trainer.is_global_zero:
-        print(plan_of(options.strategy, options.dataset.batch_size))
-        if resume is not None:
-            print(f"Going on from {resume}")
+    say = rank_zero_only(print)
+    plan, every = plan_of(options.strategy, options.dataset.batch_size), options.trainer.val_every_steps
+    parameters = sum(parameter.numel() for parameter in module.model.parameters())
+    say(plan_line(plan, trainer.max_steps, min(every, trainer.max_steps), parameters), flush=True)
+    if chosen("experiment") == "finetune":
+        say(plan_text(options), flush=True)
+    if resume is not None:
+        say(f"Going on from {resume}", flush=True)
     trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    metrics = trainer.validate(module, datamodule, ckpt_path=best or None, verbose=False, weights_only=True)[0]
-    if trainer.is_global_zero:
-        print(f"{options.metric} {metrics[options.metric]:.2f} · checkpoint {Path(best) if best else 'none'}")
-    return float(metrics[options.metric])
+    metrics, step = best_metrics(trainer, module, datamodule)
+    if folder is not None:
+        lines = end_lines(Path(folder).parent, options.metric, metrics, step, following=not in_sweep())
+        say(*lines, sep="\n", flush=True)
+    return metrics[options.metric]
+
+
+def best_metrics(
+    trainer: Trainer, module: KMaXModule, datamodule: PanopticDataModule
+) -> tuple[dict[str, float], int | None]:
+    """What validation measured with the best weights, and the step of those; without `BestCheckpoint`, or where it was
+    written by a version that did not note it, a validation of the weights that are there tells."""
+    best = trainer.checkpoint_callback
+    if isinstance(best, BestCheckpoint) and best.best_metrics:
+        return best.best_metrics, best.best_step
+    path = str(getattr(best, "best_model_path", "")) or None
+    trainer.loggers = []  # their rows belong to the steps of training
+    found = trainer.validate(module, datamodule, ckpt_path=path, verbose=False, weights_only=True)[0]
+    return {name: float(value) for name, value in found.items()}, None
 
 
 @hydra.main(config_path="conf", config_name="train", version_base="1.3")

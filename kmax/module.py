@@ -17,7 +17,7 @@ from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion, Losses
 from kmax.metrics import MetricSuite, Report
 from kmax.model import Network
-from kmax.optim import parameter_groups, warmup_poly
+from kmax.optim import follow_options, parameter_groups, warmup_poly
 from kmax.optim.options import OptimizerOptions
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
 
@@ -130,6 +130,16 @@ class KMaXModule(LightningModule):
             optimizer, lambda step: warmup_poly(step, options.steps, options.warmup_steps, options.warmup_start)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """What a checkpoint has brought back follows the options of this run."""
+        options = self.optimizer_options
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer), "there is one"
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "there is one"
+        assert options is not None, "training needs an optimizer"
+        groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
+        follow_options(optimizer, schedule, groups, optimizer.defaults["fused"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["kmax_config"] = self.config

@@ -1,6 +1,6 @@
 """Masks as runs: what a hundred masks of a large picture cost little as.
 
-Pixels are counted down the columns, one column after the other, as COCO's run-length encoding does. H×W is the size of a
+Pixels are counted down the columns, one column after another, as COCO's run-length encoding does. H×W is the size of a
 picture, R a number of runs.
 """
 

@@ -13,8 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmax.console import plain
 from kmax.files import replacing
 from kmax.results.sweeps import Curve, curves, read_runs, table
+
+
+def unmarked(text: str) -> str:
+    """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
+    return plain(text).replace("$", r"\$")
 
 
 def plot(found: Sequence[Curve], metric: str, title: str, path: Path) -> None:
@@ -26,12 +32,12 @@ def plot(found: Sequence[Curve], metric: str, title: str, path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=130, layout="constrained")
     for curve in found:
-        label = f"{curve.name} ({curve.runs} seed{'s' if curve.runs > 1 else ''})"
+        label = f"{unmarked(curve.name)} ({curve.runs} seed{'s' if curve.runs > 1 else ''})"
         (line,) = axes.plot(curve.steps + 1, curve.mean, marker="o", markersize=3.5, label=label)
         axes.fill_between(
             curve.steps + 1, curve.mean - curve.std, curve.mean + curve.std, alpha=0.2, color=line.get_color()
         )
-    axes.set(xlabel="optimizer steps", ylabel=metric, title=title)
+    axes.set(xlabel="optimizer steps", ylabel=unmarked(metric), title=unmarked(title))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")

@@ -21,9 +21,6 @@ from pathlib import Path
 import hydra
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from kmax.config.compose import command_line, read_options, register
 from kmax.config.explain import run_or_explain
@@ -33,19 +30,13 @@ from kmax.files import Json
 from kmax.images import UnreadableImageError
 from kmax.names import flat_name
 from kmax.predict.predictor import Predictor, Result
+from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, ordered_map, survey
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 
 register()
 UNREADABLE, INTERRUPTED = 3, 130
-
-
-class SpeedColumn(ProgressColumn):
-    """Images per second since the start."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed / max(task.elapsed or 0, 1e-3):.1f} images/s")
 
 
 def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundError]:
@@ -91,9 +82,7 @@ def origin(source: Source) -> tuple[str, str, str]:
     return source.name, source.key, source.state
 
 
-def run(
-    predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions, console: Console
-) -> list[str]:
+def run(predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions) -> list[str]:
     """Predict everything that is not there yet; one sentence for each frame that could not be read."""
     done = folder.records.done
     total = count_frames(sources)
@@ -102,24 +91,22 @@ def run(
     if options.limit is not None:
         stream, total = islice(stream, options.limit), min(options.limit, total or options.limit)
     failed: list[str] = []
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), SpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=total)
+    with ImageProgress(total) as progress:
         items = predictions(predictor, stream, options)
         for frame, record in ordered_map(partial(save, folder), items, options.num_workers):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
                 failed.append(record)
-                progress.console.print(f"skipped: {record}", markup=False, highlight=False, soft_wrap=True)
+                progress.say(f"skipped: {record}")
             else:
                 folder.record(record)
-            progress.advance(task)
+            progress.advance()
     return failed
 
 
 def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
-    options, console = read_options(PredictOptions, config), Console(stderr=True)
+    options = read_options(PredictOptions, config)
     output = Path(options.output or default_output(options.input))
     survey(options.input, output)  # before the model is built: a misspelt path should fail at once
     predictor = Predictor.from_checkpoint(
@@ -128,16 +115,17 @@ def predict(config: DictConfig) -> int:
     made_by = settings(options, predictor)
     folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
     found = survey(options.input, output, folder.keys)
-    say_passed(found, console)
+    say_passed(found)
     stale = folder.keep_only(map(origin, found.sources))
     if stale:
-        console.print(f"{stale} results deleted: their files are gone or have changed", highlight=False)
+        print(f"{stale} results deleted: their files are gone or have changed", file=sys.stderr)
+    print(f"results · {folder.folder}", flush=True)
     there, status = len(folder.records.done), 0
     failed: list[str] = []
     try:
-        failed = run(predictor, folder, found.sources, options, console)
+        failed = run(predictor, folder, found.sources, options)
     except KeyboardInterrupt:
-        console.print("Interrupted: what is written stays; the same command goes on from here.")
+        print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
     made = folder.assemble() + videos(folder, found.sources)
     finished = len(folder.records.done)
@@ -148,11 +136,11 @@ def predict(config: DictConfig) -> int:
     return status or (UNREADABLE if failed else 0)
 
 
-def say_passed(found: Survey, console: Console) -> None:
+def say_passed(found: Survey) -> None:
     """Count aloud what of the input is neither image nor video."""
     if found.passed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.passed.most_common())
-        console.print(f"passed over: {kinds}", markup=False, highlight=False, soft_wrap=True)
+        print(f"passed over: {kinds}", file=sys.stderr)
 
 
 def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:

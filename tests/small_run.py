@@ -49,7 +49,7 @@ OVERRIDES = (
 def folders(folder: Path) -> tuple[str, ...]:
     """Overrides that let a run write to `folder` where no Hydra job says where it writes to."""
     return (
-        f"callbacks.checkpoint.dirpath={folder}/checkpoints",
+        f"callbacks.checkpoint.folder={folder}/checkpoints",
         f"callbacks.resume.folder={folder}/checkpoints",
         f"callbacks.nonfinite.folder={folder}",
         "~callbacks.panels",

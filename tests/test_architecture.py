@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"run_lengths", "files", "names"},
-    {"structures", "categories", "geometry", "numerics", "options", "videos", "commands"},
+    {"structures", "categories", "geometry", "numerics", "options", "videos", "commands", "console", "processes"},
     {"images", "checkpoint"},
     {"model", "losses", "data", "metrics", "optim", "strategy"},
     {"visualization", "inference"},

@@ -157,7 +157,7 @@ def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
     assert signal_after_next_checkpoint(tmp_path, start(tmp_path), signal.SIGKILL) == -signal.SIGKILL
     assert signal_after_next_checkpoint(tmp_path, start(tmp_path), signal.SIGUSR1) == STOPPED, output.read_text()
     assert "Stopped by SIGUSR1 after step" in output.read_text()
-    assert "start it again with the same command to go on" in output.read_text()
+    assert f"hydra.run.dir={tmp_path}" in output.read_text().split("To go on: ")[1].splitlines()[0]
     assert start(tmp_path).wait(timeout=300) == 0, output.read_text()
     assert output.read_text().count("Going on from") == 2
     assert_same_state(uninterrupted, tmp_path)

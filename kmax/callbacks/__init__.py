@@ -1,5 +1,6 @@
 """Callbacks and loggers of a run."""
 
+from kmax.callbacks.best import BestCheckpoint
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
@@ -18,6 +19,7 @@ from kmax.strategy.signals import STOP_SIGNALS, Stopped
 __all__ = [
     "STOP_SIGNALS",
     "AtomicCheckpointIO",
+    "BestCheckpoint",
     "ContinuedCSVLogger",
     "Heartbeat",
     "MedianPruning",

@@ -15,7 +15,7 @@ from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
 from kmax.files import Json, replacing
 from kmax.options import Plain
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 """Sections of a configuration that decide what is learned."""
 

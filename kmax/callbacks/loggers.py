@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterable
 from netrc import NetrcParseError, netrc
@@ -13,7 +15,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from kmax.files import Json
 
@@ -92,11 +94,7 @@ class ContinuedCSVLogger(CSVLogger):
 
     def __init__(self, save_dir: str, **options: Any) -> None:
         super().__init__(save_dir, **options)
-        file = Path(self.log_dir) / "metrics.csv"
-        self._earlier: list[Json] = []
-        if file.is_file():
-            with file.open(newline="") as stream:
-                self._earlier = list(csv.DictReader(stream))
+        self._earlier = earlier_rows(Path(self.log_dir) / "metrics.csv")
 
     @property
     @rank_zero_experiment
@@ -108,11 +106,35 @@ class ContinuedCSVLogger(CSVLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Json, step: int | None = None) -> None:
         if self._earlier:
-            kept = [row for row in self._earlier if step is not None and int(row["step"] or 0) < step]
+            kept = [row for row in self._earlier if step is not None and float(row["step"]) < step]
             self._earlier = []
             self.experiment.metrics.extend(kept)
             self.experiment.save()
         super().log_metrics(metrics, step)
+
+
+def earlier_rows(file: Path) -> list[Json]:
+    """What an earlier start has logged, row by row as text. A file with anything else in it, such as a row that was cut
+    off, is kept beside as `metrics-odd-1.csv`, and its rows that can be read are taken over."""
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    rows = list(csv.DictReader(line.replace("\0", "") for line in text.splitlines(keepends=True)))
+    good = [row for row in rows if _is_row(row)]
+    if len(good) < len(rows) or (text.strip() and not rows):
+        number = next(n for n in itertools.count(1) if not file.with_name(f"metrics-odd-{n}.csv").exists())
+        copy = file.with_name(f"metrics-odd-{number}.csv")
+        shutil.copyfile(file, copy)
+        rank_zero_warn(
+            f"{file} has rows that are none of a run's: it is kept as {copy.name}; what can be read goes on."
+        )
+    return good
+
+
+def _is_row(row: dict[Any, Any]) -> bool:
+    step = str(row.get("step") or "")
+    whole = None not in row and None not in row.values()  # neither more nor fewer cells than columns
+    return whole and step.replace(".0", "").isdecimal()
 
 
 def close_loggers(loggers: Iterable[Logger], exit_code: int) -> None:

@@ -16,18 +16,22 @@ from kmax.visualization import panel
 
 
 class Panels(Callback):
-    """Draw the first `images` validation images of every validation run into `folder`.
+    """Draw the first `images` validation images of every validation in training into `folder`.
 
-    Files are named `step{step}-{image id}.png` (an id that is no file name is made one); a logger with `log_image` (wandb) gets the same pictures.
+    Files are named `step{step}-{image id}.png` (an id that is no file name is made one); a logger with `log_image`
+    (wandb) gets the same pictures.
     """
 
     def __init__(self, folder: str | Path, images: int = 4) -> None:
         self.folder = Path(folder)
         self.images = images
         self._panels: list[tuple[str, np.ndarray]] = []
+        self._drawing = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._panels = []
+        # Weights that are only loaded to be measured again are not those of the step that training stands at.
+        self._drawing = trainer.is_global_zero and trainer.state.fn == "fit"
 
     def on_validation_batch_end(
         self,
@@ -38,7 +42,7 @@ class Panels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not trainer.is_global_zero:
+        if not self._drawing:
             return
         categories = pl_module.categories
         assert isinstance(categories, Categories), "KMaXModule carries its categories"

@@ -11,8 +11,7 @@ from statistics import median
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kmax.files import Json, replacing
-
-PROGRESS = "progress.json"
+from kmax.results.sweeps import PROGRESS, read_progress
 
 
 def hopeless(own: Mapping[int, float], others: Iterable[Mapping[int, float]], step: int, min_jobs: int) -> bool:
@@ -68,11 +67,3 @@ class MedianPruning(Callback):
         with replacing(self.file) as path:
             path.write_text(json.dumps(progress))
         return stop
-
-
-def read_progress(file: Path) -> tuple[dict[int, float], int | None]:
-    """(step → value, the step at which the job was pruned or None); nothing where there is no file yet."""
-    if not file.is_file():
-        return {}, None
-    content = json.loads(file.read_text())
-    return {int(step): value for step, value in content["values"].items()}, content["pruned"]

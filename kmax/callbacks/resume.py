@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from kmax.callbacks.checkpoint_files import LAST, rotate
+from kmax.callbacks.checkpoint_files import LAST, NEXT, rotate
 from kmax.callbacks.loggers import close_loggers
 from kmax.checkpoint.own import CheckpointDict
+from kmax.console import command_to_go_on
 from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
@@ -18,9 +20,9 @@ class ResumeCheckpoint(Checkpoint):
     """Keep the last two states of a run in `folder`, as `last.ckpt` and `previous.ckpt`.
 
     A state is that after a whole optimizer step, with nothing accumulated. It is written every `every_n_steps` steps,
-    before each validation, at the end, and when SIGUSR1, SIGUSR2 or SIGTERM has reached any rank; in this last case the
-    job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with all of this
-    module's callbacks, computes exactly what it would have computed without the interruption.
+    before each validation, at the end, and when a signal (`signals.NAMES`, or Ctrl-C) has reached any rank; in this
+    last case the job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with
+    all of this module's callbacks, computes exactly what it would have computed without the interruption.
 
     Args:
         folder: of the run's checkpoints.
@@ -41,6 +43,10 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         STOP_SIGNALS.listen()  # again: Lightning has put its own handlers over these by now
+        STOP_SIGNALS.listen_to_ctrl_c()
+        if trainer.is_global_zero:
+            for unfinished in self.folder.glob(f".*-{NEXT}"):  # of a start that was killed while it wrote
+                unfinished.unlink(missing_ok=True)
         self._step = self.last_step = trainer.global_step
 
     def on_train_batch_end(
@@ -58,6 +64,12 @@ class ResumeCheckpoint(Checkpoint):
             self._save(trainer, before_validation=validates)
         if stop:
             self._leave(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        STOP_SIGNALS.leave_ctrl_c()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        STOP_SIGNALS.leave_ctrl_c()
 
     def on_validation_batch_end(
         self,
@@ -82,7 +94,7 @@ class ResumeCheckpoint(Checkpoint):
             _mark_validation_as_due(checkpoint["loops"]["fit_loop"])
 
     def _save(self, trainer: Trainer, before_validation: bool = False) -> None:
-        new = self.folder / "next.ckpt"
+        new = self.folder / NEXT
         self._before_validation = before_validation
         try:
             trainer.save_checkpoint(new, weights_only=False)
@@ -99,7 +111,7 @@ class ResumeCheckpoint(Checkpoint):
             written = self.folder / LAST
             print(f"Stopped by {reason} after step {self.last_step}; {written} is written.", flush=True)
             close_loggers(trainer.loggers, STOPPED)
-            print(f"{requeue()}.", flush=True)
+            print(requeue(command_to_go_on(self.folder.parent, sys.argv)), flush=True)
         raise Stopped(trainer.global_rank)
 
 

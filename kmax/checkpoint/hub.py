@@ -99,7 +99,7 @@ class SharedModel(
         carried = {key: self.checkpoint[key] for key in (CONFIG_KEY, CATEGORIES_KEY)}
         text = json.dumps(carried, indent=1)
         with replacing(save_directory / CONFIG_NAME) as file:
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
 
     @classmethod
     def _from_pretrained(

@@ -128,13 +128,15 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "max_steps": options.optimizer.steps,
         "accumulate_grad_batches": accumulate,
         "gradient_clip_val": options.optimizer.clip_norm,
-        "val_check_interval": trainer.val_every_steps * accumulate,
+        # A run that is shorter than the interval is validated at its end.
+        "val_check_interval": min(trainer.val_every_steps, options.optimizer.steps) * accumulate,
         "check_val_every_n_epoch": None,
         "log_every_n_steps": trainer.log_every_steps,
         # Lightning takes 1.0 for all batches and 1 for one.
         "limit_val_batches": int(limit) if limit is not None and limit > 1 else limit,
         "num_sanity_val_steps": trainer.num_sanity_val_steps,
         "enable_progress_bar": trainer.enable_progress_bar,
+        "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO(), *replaced],
     }
     if "callbacks" not in changes:

@@ -21,10 +21,12 @@ from omegaconf.errors import InterpolationResolutionError
 from kmax.commands import programs_dir
 from kmax.config import finetune
 from kmax.config.checks import check_run, plan_of
+from kmax.config.grammar import grammar_mistake
 from kmax.config.help import help_text, wants_help
 from kmax.config.home import at_home, home_in_arguments
 from kmax.config.options import TrainOptions
 from kmax.config.schema import store_schemas
+from kmax.config.sentences import unset_variable
 from kmax.files import claim_folder
 from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
@@ -122,12 +124,17 @@ def register() -> None:
 def command_line(arguments: list[str], program: str = "train", description: str = "") -> list[str]:
     """The arguments as Hydra gets them; with `--help` the program's options are printed, and it ends.
 
-    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out.
+    `--cfg job` lists the values themselves, not references to other values; `GROUP=null` leaves a group out. Arguments
+    that cannot be read end the program with a sentence that says how to write them.
     """
     if wants_help(arguments):
         print(help_text(program, description, conf_dir()))
         sys.exit(0)
     arguments = home_in_arguments(arguments)
+    mistake = grammar_mistake(arguments[1:]) or unset_variable(arguments[1:])
+    if mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(1)
     joined = " ".join(arguments).replace("--cfg=job", "--cfg job").replace("-c job", "--cfg job")
     listing = "--cfg job" in joined and "--resolve" not in arguments
     return [*arguments[:1], *without_null_groups(arguments[1:]), *(["--resolve"] if listing else [])]
@@ -177,16 +184,18 @@ def run_options(config: DictConfig) -> TrainOptions:
     return check_run(read_options(TrainOptions, config))
 
 
+def chosen(group: str) -> str | None:
+    """The file of a configuration group that this job was composed with; None outside of a job of Hydra's."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
 def check_mix() -> None:
     """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
 
     Raises:
         ValueError: the message names the experiments of that dataset.
     """
-    if not HydraConfig.initialized():
-        return
-    choices = HydraConfig.get().runtime.choices
-    experiment, dataset = choices.get("experiment"), choices.get("dataset")
+    experiment, dataset = chosen("experiment"), chosen("dataset")
     if experiment in SHAPES and dataset != "shapes":
         files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
         names = ", ".join(file.stem for file in files) or "coco_resnet50"

@@ -11,10 +11,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from kmax.config.compose import in_sweep, strategy_options
+from kmax.config.folder import run_folder
+from kmax.config.quiet import quiet_libraries
+from kmax.config.sentences import sentence_of
 from kmax.strategy.slurm import check_multirun
 
 C = TypeVar("C")
 T = TypeVar("T")
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 class JobError(Exception):
@@ -34,22 +41,19 @@ def run_or_explain(function: Callable[[C], T], config: C) -> T:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    try:
-        return function(config)
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    with run_folder(), quiet_libraries():
+        try:
+            return function(config)
+        except (ValueError, FileNotFoundError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            sentence = sentence_of(error)
+            print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
+            if sweep:
+                raise JobError(sentence) from None
+            sys.exit(1)
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the second of the first
+            if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+                print("Interrupted.", file=sys.stderr)
+                sys.exit(INTERRUPTED)
             raise
-        sentence = sentence_of(error)
-        print(f"error: {sentence}\n(HYDRA_FULL_ERROR=1 shows where it came from)", file=sys.stderr)
-        if sweep:
-            raise JobError(sentence) from None
-        sys.exit(1)
-
-
-def sentence_of(error: Exception) -> str:
-    """What an error says; one from a DataLoader's worker carries that worker's traceback, which its last line ends."""
-    text = str(error).strip()
-    sentence = text.splitlines()[-1] if text else type(error).__name__
-    for prefix in ("ValueError: ", "FileNotFoundError: "):
-        sentence = sentence.removeprefix(prefix)
-    return sentence

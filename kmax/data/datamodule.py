@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from kmax.data.datasets import PanopticDataset
 from kmax.data.evaluation import EvaluationItem, EvaluationSet, StridedSampler, collate_evaluation
-from kmax.data.loader import DrawSampler, TrainingLoader, single_threaded
+from kmax.data.loader import DrawSampler, TrainingLoader, start_worker
 from kmax.data.options import DatasetOptions
 from kmax.data.training import TrainingSet, collate_training
 from kmax.structures import Batch
@@ -93,7 +93,7 @@ class PanopticDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
-            "worker_init_fn": single_threaded,
+            "worker_init_fn": start_worker,
             "persistent_workers": self.num_workers > 0,
             # Said aloud: some launchers of sweeps, and new Pythons, start processes in ways that copy all data.
             "multiprocessing_context": "fork" if self.num_workers and sys.platform.startswith("linux") else None,

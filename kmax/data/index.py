@@ -109,11 +109,15 @@ def load_index(path: Path) -> Index:
     return index
 
 
-def cache_files(path: Path) -> tuple[Path, Path]:
-    """Where the cache of a JSON may lie, by preference."""
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmax"
+def cache_files(path: Path) -> tuple[Path, ...]:
+    """Where the cache of a JSON may lie, by preference; beside it only where the user has no home, as in containers."""
+    beside = path.with_name(f".{path.name}.index")
+    home = os.path.expanduser("~")
+    folder = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home != "~" else "")
+    if not folder:
+        return (beside,)
     name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
-    return path.with_name(f".{path.name}.index"), user / f"{path.stem}-{name}.index"
+    return beside, Path(folder) / "kmax" / f"{path.stem}-{name}.index"
 
 
 def _fingerprint(path: Path) -> str:

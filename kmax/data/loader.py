@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kmax.processes import end_with_parent
 
 
 class DrawSampler(Sampler[tuple[int, int]]):
@@ -94,9 +97,17 @@ class TrainingLoader(DataLoader[Any]):
         return self.batch_size
 
 
-def single_threaded(worker_id: int = 0) -> None:
-    """Let a DataLoader's worker use one core; OpenCV's own threads would not survive a fork either."""
+def single_threaded() -> None:
+    """One core for this process; OpenCV's own threads would not survive a fork either."""
     cv2.setNumThreads(0)
+
+
+def start_worker(worker_id: int = 0) -> None:
+    """A DataLoader's worker uses one core, ends with the process that it works for, and leaves Ctrl-C to that process,
+    which still needs batches to finish its step."""
+    single_threaded()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def stack(images: tuple[np.ndarray, ...]) -> Tensor:

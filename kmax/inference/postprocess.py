@@ -67,13 +67,15 @@ def panoptic(
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
     # In pieces, so that what is made on the way stays small beside a large image; a patch may then occur several times.
-    claimants, areas, start = list[Tensor](), list[Tensor](), 0
+    claimants, areas = list[Tensor](), list[Tensor]()
+    patches = start = 0
     segment_map = torch.empty(claims.planes.shape[1], dtype=torch.int32, device=mask_logits.device)
     for piece in claims.planes.split(_PIECE, dim=1):
         patch_of, found, patch_area = _patches(piece, len(mask_logits))
-        segment_map[start : start + len(patch_of)] = patch_of + sum(len(area) for area in areas)
+        segment_map[start : start + len(patch_of)] = patch_of + patches
         claimants.append(found)
         areas.append(patch_area)
+        patches += len(patch_area)
         start += len(patch_of)
     queries = torch.stack([x.double() for x in (probability, label, claims.area, claims.confidence)])
     owner, segments = _merge(

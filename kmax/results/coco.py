@@ -58,7 +58,11 @@ def panoptic_annotation(prediction: PanopticMap, image_id: int | str, categories
 
 
 def instance_results(instances: Instances, image_id: int | str, categories: Categories) -> list[Json]:
-    """The non-empty instances of one image as entries of COCO's results JSON, by descending score."""
+    """The non-empty instances of one image as entries of COCO's results JSON, by descending score.
+
+    They have no `bbox`: pycocotools' `loadRes` would take the area of the box for that of the mask, and makes both
+    from the mask where there is none.
+    """
     entries = []
     for runs, label, score in zip(instances.runs, instances.labels.tolist(), instances.scores.tolist(), strict=True):
         if not len(runs.starts):
@@ -68,7 +72,7 @@ def instance_results(instances: Instances, image_id: int | str, categories: Cate
             {
                 "image_id": image_id,
                 "category_id": categories.ids[label],
-                "bbox": [float(x) for x in rle.toBbox(encoded)],
+                "area": int(rle.area(encoded)),
                 "segmentation": {"size": list(encoded["size"]), "counts": encoded["counts"].decode()},
                 "score": round(score, 6),
             }

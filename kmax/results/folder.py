@@ -3,7 +3,7 @@
 run.json         what made the results; another run with other settings is refused
 records.jsonl    one line per image, appended when all its files are there
 overlay/*.jpg  panoptic/*.png  semantic/*.png          one file per image
-panoptic.json  instances.json  segments.csv            made from the records at the end
+panoptic.json  semantic.json  instances.json  segments.csv    made from the records at the end
 video/*.mp4      one per video, made from its overlays at the end
 """
 
@@ -37,7 +37,7 @@ OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video")
 RESULT_FILES = ("run.json", "records.jsonl")
 """By these a folder of results is known."""
 
-_FILES = (*RESULT_FILES, "panoptic.json", "instances.json", "segments.csv")
+_FILES = (*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv")
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
 
 
@@ -184,6 +184,7 @@ class ResultFolder:
     def assemble(self) -> list[Path]:
         """Make the JSON and csv files from all records so far; the files made."""
         makers = {"panoptic": self._panoptic_json, "instances": self._instances_json, "segments": self._segments_csv}
+        makers["semantic"] = self._semantic_json
         return [make() for name, make in makers.items() if name in self.outputs]
 
     def make_video(self, key: str, rate: Fraction) -> Path | None:
@@ -212,15 +213,26 @@ class ResultFolder:
             image.save(path, **options)
 
     def _label_image(self, labels: np.ndarray) -> Image.Image:
-        """Dataset ids by pixel in an indexed PNG that wears the classes' colours (16 bits of grey for ids > 255)."""
-        ids = np.array(self.categories.ids)
-        if ids.max() > 255:
-            return Image.fromarray(ids.astype(np.uint16)[labels])
+        """Dataset ids by pixel in an indexed PNG that wears the classes' colors; 16 bits of gray for ids over 255;
+        places in the table `semantic.json` where ids need more."""
+        values = semantic_values(self.categories)
+        if values.max() > 255:
+            return Image.fromarray(values.astype(np.uint16)[labels])
         palette = np.zeros((256, 3), np.uint8)
-        palette[ids] = [category.color for category in self.categories.classes]
-        image = Image.fromarray(ids.astype(np.uint8)[labels])
+        palette[values] = [category.color for category in self.categories.classes]
+        image = Image.fromarray(values.astype(np.uint8)[labels])
         image.putpalette(palette.ravel().tolist())
         return image
+
+    def _semantic_json(self) -> Path:
+        """What each value in semantic/*.png means."""
+        table = [
+            {"value": int(value), "id": c.id, "name": c.name, "isthing": int(c.is_thing)}
+            for value, c in zip(semantic_values(self.categories), self.categories.classes, strict=True)
+        ]
+        with replacing(self.folder / "semantic.json") as path:
+            path.write_text(json.dumps(table, indent=1))
+        return self.folder / "semantic.json"
 
     def _panoptic_json(self) -> Path:
         def images() -> Iterator[Json]:
@@ -244,7 +256,7 @@ class ResultFolder:
         return self.folder / "instances.json"
 
     def _segments_csv(self) -> Path:
-        with replacing(self.folder / "segments.csv") as path, path.open("w", newline="") as file:
+        with replacing(self.folder / "segments.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(_COLUMNS)
             for r in self.records:
@@ -263,6 +275,12 @@ def _read_note(path: Path) -> Json:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not the note of a run of predict.py: choose another output=….")
     return content
+
+
+def semantic_values(categories: Categories) -> np.ndarray:
+    """The value of each class in a semantic PNG, (K,): its id, or its place where ids do not fit 16 bits."""
+    ids = np.array(categories.ids)
+    return ids if ids.min() >= 0 and ids.max() < 2**16 else np.arange(len(ids))
 
 
 def _write_list(file: TextIO, entries: Iterable[Json]) -> None:

@@ -6,14 +6,24 @@ A run is a folder with the overrides it was started with (`.hydra/overrides.yaml
 from __future__ import annotations
 
 import csv
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kmax.console import digits, plain
+from kmax.files import replacing
 
 SEED = "seed"
+PROGRESS = "progress.json"
+"""File of a job that others look at: see `kmax.callbacks.MedianPruning`."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +64,99 @@ def read_runs(folder: str | Path, metric: str = "val/pq") -> list[Run]:
     known: set[str] = set()
     runs = []
     for file in files:
-        with file.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        known |= set(rows[0]) if rows else set()
-        points = {int(row["step"]): float(row[metric]) for row in rows if row.get(metric)}
+        rows = read_metrics(file)
+        known |= {key for row in rows for key in row}
+        points = {int(row["step"]): row[metric] for row in rows if metric in row}
         steps = np.array(sorted(points), dtype=np.int64)
-        if metric.startswith("val/") and len(steps) > 1 and steps[-1] - steps[-2] == 1:
-            steps = steps[:-1]  # the validation after training, one step beyond the end, repeats the best checkpoint
-        if points:
+        if metric.startswith("val/") and len(steps) and steps[-1] == _length(file.parent):
+            steps = steps[:-1]  # version 0.1 measured the best checkpoint again after the last step
+        if len(steps):
             runs.append(Run(file.parent, _overrides(file.parent), steps, np.array([points[int(s)] for s in steps])))
     if not runs:
         raise ValueError(f"No run below {folder} has logged {metric}; logged were {', '.join(sorted(known))}.")
     return runs
+
+
+def read_metrics(file: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv: their numbers by column, those that have a step.
+
+    What is no number is left out, as is a last row that was cut off; a file that is no table has no rows.
+    """
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+        lines = (line.replace("\0", "") for line in stream)
+        rows = [{k: _number(v) for k, v in row.items() if k is not None} for row in csv.DictReader(lines)]
+    numbers = ({k: v for k, v in row.items() if v is not None} for row in rows)
+    return [row for row in numbers if "step" in row and row["step"].is_integer()]
+
+
+def _number(text: object) -> float | None:
+    try:
+        value = float(str(text))
+    except ValueError:
+        return None
+    return None if math.isnan(value) else value
+
+
+def _length(folder: Path) -> int | None:
+    """How many steps the run in `folder` was to take, as its configuration says."""
+    file = folder / ".hydra" / "config.yaml"
+    if not file.is_file():
+        return None
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    steps = (found or {}).get("optimizer", {}).get("steps")
+    return steps if isinstance(steps, int) else None
+
+
+def read_progress(file: Path) -> tuple[dict[int, float], int | None]:
+    """(step → value, the step at which the job was pruned or None) of a job; nothing where there is no file yet."""
+    if not file.is_file():
+        return {}, None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return {int(step): value for step, value in content["values"].items()}, content["pruned"]
+
+
+def comparison(runs: Sequence[Run], metric: str) -> list[dict[str, str]]:
+    """One row per run, the highest best value first, numbers in full; settings that all runs share are left out."""
+    keys = sorted({key for run in runs for key in run.overrides})
+    varied = [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+    found = []
+    for run in sorted(runs, key=lambda run: -run.values.max()):
+        best = int(run.values.argmax())
+        found.append(
+            {
+                "job": run.folder.name,
+                **{key: run.overrides.get(key, "") for key in varied},
+                f"best {metric}": repr(float(run.values[best])),
+                "at step": str(run.steps[best] + 1),
+                f"last {metric}": repr(float(run.values[-1])),
+                "steps": str(run.steps[-1] + 1),
+                "pruned": "" if read_progress(run.folder / PROGRESS)[1] is None else "yes",
+            }
+        )
+    return found
+
+
+def save_comparison(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """The rows of `comparison` as csv."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def comparison_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """The rows of `comparison` for a terminal, numbers with four digits."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        table.add_column(Text(plain(name)), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_short(value)) for value in row.values()))
+    return table
+
+
+def _short(text: str) -> str:
+    value = _number(text)
+    return plain(text) if value is None else str(int(text)) if text.isdecimal() else digits(value)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -73,7 +164,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _overrides(folder: Path) -> dict[str, str]:
-    entries = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) or []
+    entries = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
     return {key.lstrip("+~"): value for key, _, value in (str(entry).partition("=") for entry in entries)}
 
 
@@ -102,9 +193,10 @@ def table(found: Sequence[Curve], metric: str = "val/pq") -> str:
     """A Markdown table: each setting's metric at its last common step, mean ± standard deviation over seeds."""
     lines = [f"| setting | runs | step | {metric} |", "| --- | --- | --- | --- |"]
     for curve in sorted(found, key=lambda c: -c.mean[-1] if len(c.mean) else np.inf):
+        name = plain(curve.name).replace("|", "\\|")
         if not len(curve.mean):
-            lines.append(f"| {curve.name} | {curve.runs} | none in common | |")
+            lines.append(f"| {name} | {curve.runs} | none in common | |")
             continue
         spread = f" ± {curve.std[-1]:.2f}" if curve.runs > 1 else ""
-        lines.append(f"| {curve.name} | {curve.runs} | {curve.steps[-1] + 1} | {curve.mean[-1]:.2f}{spread} |")
+        lines.append(f"| {name} | {curve.runs} | {curve.steps[-1] + 1} | {curve.mean[-1]:.2f}{spread} |")
     return "\n".join(lines)

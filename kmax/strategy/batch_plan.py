@@ -25,7 +25,7 @@ class BatchPlan:
 
     def __str__(self) -> str:
         return (
-            f"effective batch {self.effective_batch} = {self.total_devices} devices × "
+            f"effective batch {self.effective_batch} = {self.total_devices} device{'s' * (self.total_devices > 1)} × "
             f"{self.batch_size_per_device} per device × {self.accumulate} accumulated"
         )
 

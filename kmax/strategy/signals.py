@@ -6,32 +6,54 @@ import os
 import signal
 import subprocess
 from types import FrameType
+from typing import Any
 
 STOPPED = 75
 """Exit status of a run that was asked to stop and can go on (`EX_TEMPFAIL`: try again)."""
-NAMES = ("SIGUSR1", "SIGUSR2", "SIGTERM")
+NAMES = ("SIGUSR1", "SIGUSR2", "SIGTERM", "SIGHUP")
+"""What asks a run to stop: batch systems, `kill`, and a terminal that is closed."""
+CTRL_C = "SIGINT"
 
 
 class StopSignals:
-    """Remembers that one of `SIGUSR1`, `SIGUSR2` and `SIGTERM` arrived.
+    """Remembers that one of `NAMES`, or Ctrl-C, arrived.
 
-    The handler only sets a flag: whatever was going on, a checkpoint among them, is finished first.
+    The handler only sets a flag: whatever was going on, a checkpoint among them, is finished first. A second Ctrl-C
+    ends the process at once.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self.agreed: bool | None = (
-            None  # whether any rank was asked to stop, if ranks have told each other in this step
-        )
+        self._before: Any = signal.default_int_handler
+        self.agreed: bool | None = None  # whether any rank was asked, if ranks have told each other in this step
 
     def listen(self) -> None:
-        """Take the signals over, from the default action and from whoever else handles them."""
+        """Take the signals over, from the default action and from whoever else handles them; a signal that is ignored
+        (SIGHUP under `nohup`) stays so."""
         for name in NAMES:
-            if hasattr(signal, name):
+            if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
                 signal.signal(getattr(signal, name), self._note)
+
+    def listen_to_ctrl_c(self) -> None:
+        """Take Ctrl-C over too, from when there is something to save on; `leave_ctrl_c` hands it back. Also where it is
+        ignored: shells do that to what a script starts in the background, and a `kill -INT` still means it."""
+        if self.received is None:
+            self._before = signal.signal(signal.SIGINT, self._note)
+
+    def leave_ctrl_c(self) -> None:
+        """Ctrl-C does what it did before."""
+        if signal.getsignal(signal.SIGINT) == self._note:
+            signal.signal(signal.SIGINT, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+        if self.received == CTRL_C:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends the process even where Python does not get a word in
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                os.write(2, _AT_CTRL_C)  # a handler may have interrupted a print, which cannot be entered twice
+
+
+_AT_CTRL_C = b"\nCtrl-C: this step is finished, then the run is saved; once more ends it at once, unsaved.\n"
 
 
 STOP_SIGNALS = StopSignals()
@@ -55,14 +77,17 @@ def job_id(environment: dict[str, str] | os._Environ[str] = os.environ) -> str |
     return environment.get("SLURM_JOB_ID")
 
 
-def requeue() -> str:
+def requeue(go_on: str = "start it again with the same command") -> str:
     """Give the job back to SLURM, which starts it again, unless somebody has cancelled it; a sentence on what was done.
 
     In an allocation without a batch script there is nothing to start again, which SLURM answers with a refusal.
+
+    Args:
+        go_on: what a user has to do, where there is no SLURM.
     """
     job = job_id()
     if job is None:
-        return "start it again with the same command to go on"
+        return f"To go on: {go_on}"
     if "JobState=CANCELLED" in _scontrol("show", "job", job):
         return f"SLURM job {job} was cancelled and is not requeued"
     refusal = _scontrol("requeue", job)

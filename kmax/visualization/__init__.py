@@ -6,6 +6,7 @@ All pictures are (H, W, 3) uint8 RGB arrays.
 from kmax.visualization.charts import draw_bars, draw_confusion
 from kmax.visualization.clusters import draw_cluster_viewer, draw_clusters, main_query
 from kmax.visualization.errors import draw_errors
+from kmax.visualization.fonts import legible_names
 from kmax.visualization.layout import fit_image
 from kmax.visualization.palette import cluster_color, segment_colors
 from kmax.visualization.panels import panel
@@ -20,6 +21,7 @@ __all__ = [
     "draw_errors",
     "draw_panoptic",
     "fit_image",
+    "legible_names",
     "main_query",
     "panel",
     "segment_colors",

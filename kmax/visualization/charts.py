@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kmax.visualization.layout import Font, font, shorten, text_width
+from kmax.visualization.fonts import font
+from kmax.visualization.layout import shorten, text_width
 from kmax.visualization.palette import INK, MUTED, PAPER, Color
 
 _SIZE = 13
@@ -29,9 +30,10 @@ def draw_bars(
         values: what each bar shows, e.g. the PQ of a class in percent.
         colors: of bars, default one blue.
     """
-    face, head = font(_SIZE), font(1.25 * _SIZE)
-    names = {name: shorten(name, 0.35 * width, face) for name in values}
-    left = 16 + max((text_width(name, face) for name in names.values()), default=0)
+    face, head = font(_SIZE), font(1.25 * _SIZE, title)
+    faces = {name: font(_SIZE, name) for name in values}
+    names = {name: shorten(name, 0.35 * width, faces[name]) for name in values}
+    left = 16 + max((text_width(text, faces[name]) for name, text in names.items()), default=0)
     right = width - 60
     above = 56
     canvas = Image.new("RGB", (width, above + _LINE * len(values) + 16), PAPER)
@@ -44,7 +46,7 @@ def draw_bars(
     for number, (name, value) in enumerate(values.items()):
         y = above + number * _LINE + _LINE // 2
         end = left + (right - left) * min(max(value, 0), top) / top
-        pen.text((left - 8, y), names[name], INK, face, "rm")
+        pen.text((left - 8, y), names[name], INK, faces[name], "rm")
         pen.rectangle((left, y - 7, max(end, left + 1), y + 6), tuple((colors or {}).get(name, tuple(_BLUE.tolist()))))
         pen.text((max(end, left + 1) + 6, y), f"{value:.1f}", INK, face, "lm")
     return np.asarray(canvas)
@@ -62,8 +64,9 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     numbers = len(names) <= 24 if numbers is None else numbers
     cell = 40 if numbers else _LINE - 4
-    face, head = font(_SIZE if cell >= _SIZE + 4 else cell - 4), font(1.25 * _SIZE)
-    margin = 16 + max(text_width(name, face) for name in names)
+    size = _SIZE if cell >= _SIZE + 4 else cell - 4
+    face, head = font(size), font(1.25 * _SIZE, title)
+    margin = 16 + max(text_width(name, font(size, name)) for name in names)
     rows, columns = counts.shape
     left, top = margin + _LINE, margin + 3 * _LINE
     width = max(left + columns * cell + 16, text_width(title, head) + 32)
@@ -81,9 +84,9 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
         if number <= rows:
             pen.line((left, y, left + columns * cell, y), _GRID)
     for number, name in enumerate(names[:rows]):
-        pen.text((left - 8, top + (number + 0.5) * cell), name, INK, face, "rm")
-    _write_upwards(canvas, names[:columns], (left, top - margin), (columns * cell, margin), INK, face)
-    _write_upwards(canvas, ["true"], (0, top), (_LINE, rows * cell), MUTED, face)
+        pen.text((left - 8, top + (number + 0.5) * cell), name, INK, font(size, name), "rm")
+    _write_upwards(canvas, names[:columns], (left, top - margin), (columns * cell, margin), INK, size)
+    _write_upwards(canvas, ["true"], (0, top), (_LINE, rows * cell), MUTED, size)
     if numbers:
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
             center = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
@@ -93,12 +96,12 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
 
 
 def _write_upwards(
-    canvas: Image.Image, texts: Sequence[str], corner: tuple[int, int], size: tuple[int, int], ink: Color, face: Font
+    canvas: Image.Image, texts: Sequence[str], corner: tuple[int, int], size: tuple[int, int], ink: Color, pixels: float
 ) -> None:
     """Texts turned by 90°, side by side in a box (width, height); several start at its bottom, one is centred."""
     turned = Image.new("RGB", size[::-1], PAPER)
     pen, step = ImageDraw.Draw(turned), size[0] / len(texts)
     x, anchor = (8, "lm") if len(texts) > 1 else (size[1] / 2, "mm")
     for number, text in enumerate(texts):
-        pen.text((x, (number + 0.5) * step), text, ink, face, anchor)
+        pen.text((x, (number + 0.5) * step), text, ink, font(pixels, text), anchor)
     canvas.paste(turned.transpose(Image.Transpose.ROTATE_90), corner)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kmax.categories import Categories
 from kmax.structures import Prediction
-from kmax.visualization.layout import Cell, fit_image, fit_map, font, sheet
+from kmax.visualization.fonts import font, legible_names
+from kmax.visualization.layout import Cell, fit_image, fit_map, sheet
 from kmax.visualization.palette import INK, PAPER, cluster_color, heat
 from kmax.visualization.panoptic import contours
 
@@ -102,7 +103,7 @@ def top_class(stage: Prediction, query: int, categories: Categories) -> str:
     """The most probable class of a query, void included, with its probability."""
     probability = stage.class_logits[query].float().softmax(-1).cpu().numpy()
     best = int(probability.argmax())
-    return f"{(*categories.names, 'void')[best]} {probability[best]:.0%}"
+    return f"{(*legible_names(categories), 'void')[best]} {probability[best]:.0%}"
 
 
 def feature_colors(features: Sequence[np.ndarray]) -> list[np.ndarray]:

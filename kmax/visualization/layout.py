@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from kmax.visualization.fonts import Font, font
 from kmax.visualization.palette import INK, MUTED, PAPER
 
 Cell = tuple[str, np.ndarray | None]  # caption and picture
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def font(size: float) -> Font:
-    """Pillow's built-in font, at least 8 pixels high."""
-    return ImageFont.load_default(max(8, round(size)))
 
 
 def text_width(text: str, face: Font) -> int:
@@ -63,7 +58,8 @@ def sheet(rows: Sequence[Sequence[Cell]], long_side: int, titles: Sequence[str] 
     columns, head = max(map(len, rows)), bar + gap if titles else 0
     step = head + bar + height + gap
     canvas = Image.new("RGB", (columns * (column + gap) + gap, len(rows) * step + gap), PAPER)
-    pen, face = ImageDraw.Draw(canvas), font(0.62 * bar)
+    pen, texts = ImageDraw.Draw(canvas), [*titles, *(caption for row in rows for caption, _ in row)]
+    face = font(0.62 * bar, "".join(texts))
     for number, row in enumerate(rows):
         top = number * step + head
         if titles:

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 
 from kmax.categories import Categories
 from kmax.structures import PanopticMap, Sample, Segment
-from kmax.visualization.layout import fit_map, font, text_width
+from kmax.visualization.fonts import font, legible_names
+from kmax.visualization.layout import fit_map, text_width
 from kmax.visualization.palette import INK, MUTED, PAPER, Color, segment_colors
 
 _OPACITY = 0.65
@@ -66,10 +67,10 @@ def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Ca
     Classes stand in the order of their first segment; those that don't fit are counted in the last line.
     """
     colors = segment_colors(segments, categories)
-    entries = []
+    entries, names = [], legible_names(categories)
     for label in dict.fromkeys(segment.label for segment in segments):
         ids = [s.id for s in segments if s.label == label]
-        entries.append(([colors[i] for i in ids], categories.names[label] + (f" ({len(ids)})" if len(ids) > 1 else "")))
+        entries.append(([colors[i] for i in ids], names[label] + (f" ({len(ids)})" if len(ids) > 1 else "")))
     return with_key(picture, entries, "classes", "no segment")
 
 
@@ -80,7 +81,7 @@ def with_key(
     line where not all entries fit, `empty` is written where there are none."""
     height, width = picture.shape[:2]
     size = max(11.0, min(max(height, width) / 30, height / 8))
-    face, line = font(size), max(12, round(1.6 * size))
+    face, line = font(size, "".join(text for _, text in entries)), max(12, round(1.6 * size))
     room = max(1, (height - line // 2) // line)
     shown = entries if len(entries) <= room else entries[: room - 1]
     note = empty if not entries else f"and {len(entries) - len(shown)} more {things}"
@@ -121,11 +122,12 @@ def _write_names(
 ) -> None:
     """Write each segment's class name into it, smaller if need be, or not at all."""
     draw = ImageDraw.Draw(picture)
-    large = max(picture.size) / 26
+    large, names = max(picture.size) / 26, legible_names(categories)
     for segment in segments:
         mask = segment_map == segment.id
         for size in (large, 0.75 * large):
-            name, face = categories.names[segment.label], font(size)
+            name = names[segment.label]
+            face = font(size, name)
             left, top, right, bottom = draw.textbbox((0, 0), name, face)
             place = _place(mask, int(bottom - top) + 4, int(right - left) + 4)
             if place is not None:

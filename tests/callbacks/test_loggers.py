@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,35 @@ def test_metrics_of_an_interrupted_run_are_kept(tmp_path: Path) -> None:
     ]
     assert [row["only/1.0"] for row in rows][3:5] == ["1.0", ""]
     assert [float(row["loss"]) for row in start(range(2), 3.0)] == [3.0, 3.0], "a fresh start keeps nothing"
+
+
+ODD_TABLES = {
+    "cut off": b"step,loss\n0,1.0\n1,",
+    "cut in a step": b"step,loss\n0,1.0\n1",
+    "text": b"step,loss\n0,1.0\nhello,world,again\n",
+    "zeros": b"step,loss\n0,1.0\n\0\0\0\0",
+    "not UTF-8": b"step,loss\n0,1.0\n\xff\xfe\n",
+    "no step": b"a,b\n1,2\n",
+    "no table": b"PK\x03\x04\0\0\xff",
+}
+
+
+UNNOTICED = ("cut off", "zeros")
+"""What a killed process or a full disk leaves, and nothing is lost by."""
+
+
+@pytest.mark.parametrize(("name", "content"), ODD_TABLES.items(), ids=ODD_TABLES)
+def test_an_odd_table_is_kept_beside(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"kept as metrics-odd-1\.csv") if name not in UNNOTICED else nullcontext():
+        logger = ContinuedCSVLogger(save_dir=str(tmp_path), name="", version="")
+    logger.log_metrics({"loss": 2.0}, 1)
+    logger.save()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    earlier = [("0", "1.0")] if content.startswith(b"step") else []
+    assert [(row["step"], row["loss"]) for row in rows] == [*earlier, ("1", "2.0")]
+    if name not in UNNOTICED:
+        assert (tmp_path / "metrics-odd-1.csv").read_bytes() == content
 
 
 def test_the_code_version_outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

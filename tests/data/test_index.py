@@ -158,3 +158,15 @@ def test_other_json_is_refused_by_its_kind(path: Path, changes: dict[str, Any], 
     path.write_text(json.dumps({key: value for key, value in whole.items() if key != "images" or value is not None}))
     with pytest.raises(ValueError, match=f"is not panoptic but {kind}.*prepare_own.py"):
         load_index(path)
+
+
+def test_a_user_without_a_home_has_no_cache_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry in /etc/passwd."""
+
+    def no_entry(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert [file.parent for file in cache_files(tmp_path / "a.json")] == [tmp_path]

@@ -198,7 +198,10 @@ DETECTION = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "s
     ("damage", "sentence"),
     [
         (lambda d: d.update(annotations=DETECTION), r"is not panoptic but COCO instances JSON: convert it with"),
-        (lambda d: d.update(annotations=[{"image_id": 1, "caption": "a cat"}]), r"is not panoptic but COCO captions: convert"),
+        (
+            lambda d: d.update(annotations=[{"image_id": 1, "caption": "a cat"}]),
+            r"is not panoptic but COCO captions: convert",
+        ),
         (lambda d: d.pop("annotations"), r"not panoptic but COCO JSON without annotations, such as a list"),
         (lambda d: d.update(annotations=None), r"not panoptic but COCO JSON without annotations"),
         (change("images", 0, file_name=1), r"images\[0\]\.file_name is 1, but must be a text of one line"),
@@ -246,7 +249,9 @@ def test_the_sentence_names_entry_and_remedy(root: Path, damage: Callable[[Any],
 def test_instances_are_recognized_where_classes_are_read(root: Path) -> None:
     """A detection file as the only file: its categories do not say which are things."""
     content = {**VALID, "annotations": DETECTION, "categories": [{"id": 1, "name": "cat"}]}
-    with pytest.raises(ValueError, match=r"no panoptic JSON, since a category lacks 'isthing' \(categories\[0\].*prepare_own\.py"):
+    with pytest.raises(
+        ValueError, match=r"no panoptic JSON, since a category lacks 'isthing' \(categories\[0\].*prepare_own\.py"
+    ):
         read(root, json.dumps(content))
 
 

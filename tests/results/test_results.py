@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pycocotools.coco import COCO
 from kmax.categories import Categories, Category, load_categories
 from kmax.data import CocoPanoptic
 from kmax.results import ResultFolder
+from kmax.results.coco import instance_results
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap, Segment
 
@@ -75,7 +77,25 @@ def test_the_instances_are_coco_results(written: Path) -> None:
     found = results.loadAnns(results.getAnnIds(imgIds=[42]))[0]
     np.testing.assert_array_equal(results.annToMask(found), prediction()[1].segment_map.numpy() == 1)
     assert found["category_id"] == CATEGORIES.ids[PERSON]
-    assert found["bbox"] == [7, 4, 5, 6]
+    assert list(found["bbox"]) == [7, 4, 5, 6]
+    assert found["area"] == 30
+
+
+def test_pycocotools_finds_the_area_of_the_mask(tmp_path: Path) -> None:
+    """Not that of its box: 14 pixels in a box of 24."""
+    mask = np.ones((4, 6), bool)
+    mask[:2, :5] = False
+    instances = Instances(torch.from_numpy(mask)[None], torch.tensor([PERSON]), torch.tensor([0.5]))
+    (entry,) = instance_results(instances, 1, CATEGORIES)
+    assert entry["area"] == 14
+    (tmp_path / "instances.json").write_text(json.dumps([entry]))
+    truth = COCO()
+    truth.dataset = {"images": [{"id": 1, "height": 4, "width": 6}], "categories": [{"id": i} for i in CATEGORIES.ids]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        (loaded,) = truth.loadRes(str(tmp_path / "instances.json")).anns.values()
+    assert loaded["area"] == 14
+    assert list(loaded["bbox"]) == [0, 0, 6, 4]
 
 
 def test_semantic_maps_hold_dataset_ids_and_wear_colours(written: Path) -> None:
@@ -92,6 +112,19 @@ def test_large_ids_need_sixteen_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "semantic/x.png")), [[1000, 1001, 1002]] * 2)
 
 
+@pytest.mark.parametrize(("first", "values"), [(70_000, [0, 1, 2]), (65_533, [65_533, 65_534, 65_535])])
+def test_ids_that_no_png_holds_get_a_table(tmp_path: Path, first: int, values: list[int]) -> None:
+    classes = tuple(Category(first + i, f"class {i}", True, (i, i, i)) for i in range(3))
+    folder = ResultFolder(tmp_path, Categories("large", classes), ("semantic",), {})
+    empty = PanopticMap(torch.zeros(2, 3, dtype=torch.int32), ())
+    folder.record(folder.write("x", "x.jpg", np.zeros((2, 3, 3), np.uint8), empty, np.array([[0, 1, 2]] * 2)))
+    assert tmp_path / "semantic.json" in folder.assemble()
+    written = np.asarray(Image.open(tmp_path / "semantic/x.png"))
+    np.testing.assert_array_equal(written, [values] * 2)
+    table = {row["value"]: row["id"] for row in json.loads((tmp_path / "semantic.json").read_text())}
+    assert [table[value] for value in written[0].tolist()] == [c.id for c in classes]
+
+
 def test_the_table_has_a_row_per_segment(written: Path) -> None:
     with (written / "segments.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -103,6 +136,28 @@ def test_the_table_has_a_row_per_segment(written: Path) -> None:
         *("1", "0.91", "30", "7", "4", "5", "6")
     ]
     assert len(rows) == 4
+
+
+def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text files have an encoding of their own: the locale of a container is ASCII."""
+    original = Path.open
+
+    def strict(path: Path, mode: str = "r", *rest: Any, encoding: str | None = None, **options: Any) -> Any:
+        return original(path, mode, *rest, encoding=encoding or (None if "b" in mode else "ascii"), **options)
+
+    monkeypatch.setattr(Path, "open", strict)
+    names = ("Straße", "道路 [/x]")
+    classes = tuple(Category(i + 1, name, True, (i, i, i)) for i, name in enumerate(names))
+    folder = ResultFolder(tmp_path, Categories("own", classes), EVERYTHING, {"input": "Bäume"})
+    segment_map = torch.ones(20, 30, dtype=torch.int32)
+    panoptic = PanopticMap(segment_map, (Segment(1, 1, score=0.5),))
+    instances = Instances(segment_map[None] == 1, torch.tensor([1]), torch.tensor([0.5]))
+    image = np.zeros((20, 30, 3), np.uint8)
+    folder.record(folder.write("ü", "ü.jpg", image, panoptic, np.zeros((20, 30), int), instances))
+    folder.assemble()
+    monkeypatch.undo()
+    assert f",{names[1]}," in (tmp_path / "segments.csv").read_text(encoding="utf-8")
+    assert [c["name"] for c in json.loads((tmp_path / "panoptic.json").read_text())["categories"]] == list(names)
 
 
 def test_a_folder_goes_on_with_the_same_settings_only(written: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from conftest import ROOT, SMALL_RUN, run_python
-from kmax.results.sweeps import curves, read_runs, table
+from kmax.results.sweeps import comparison, comparison_table, curves, read_runs, table
 
 plot_sweep = runpy.run_path(str(ROOT / "scripts/plot_sweep.py"))["main"]
 
@@ -44,10 +46,60 @@ def test_settings_are_compared_over_seeds(sweep: Path) -> None:
 
 
 def test_the_validation_after_training_is_left_out(sweep: Path) -> None:
-    write_run(sweep / "0" / "again", ["seed=1"], {9: 1.0, 19: 5.0, 29: 4.0, 30: 5.0})
-    (run,) = read_runs(sweep / "0" / "again")
+    """Version 0.1 measured the best checkpoint again and called it the last step."""
+    folder = sweep / "0" / "again"
+    write_run(folder, ["seed=1"], {9: 1.0, 19: 5.0, 29: 4.0, 30: 5.0})
+    (folder / ".hydra/config.yaml").write_text("optimizer:\n  steps: 30\n")
+    (run,) = read_runs(folder)
     np.testing.assert_array_equal(run.steps, [9, 19, 29])
     np.testing.assert_array_equal(run.values, [1, 5, 4])
+
+
+def test_the_last_value_is_the_last(tmp_path: Path) -> None:
+    """Of a run that validates after every step, too."""
+    write_run(tmp_path / "0", ["seed=1"], {0: 1.0, 1: 9.0, 2: 3.0})
+    (tmp_path / "0/.hydra/config.yaml").write_text("optimizer:\n  steps: 3\n")
+    (row,) = comparison(read_runs(tmp_path), "val/pq")
+    assert (row["last val/pq"], row["steps"], row["best val/pq"], row["at step"]) == ("3.0", "3", "9.0", "2")
+
+
+ODD_TABLES = {
+    "cut off": b"step,val/pq\n1,2.5\n2,",
+    "other text": b"step,val/pq\n1,2.5\nhello,world\n2,none\n",
+    "more cells": b"step,val/pq\n1,2.5,7,8\n",
+    "not UTF-8": b"step,val/pq,\xff\n1,2.5,\xfe\n",
+    "zeros": b"step,val/pq\n1,2.5\n\0\0\0\0\n",
+    "nan": b"step,val/pq\n1,2.5\n2,nan\n",
+    "steps with a point": b"step,val/pq\n1.0,2.5\n",
+}
+
+
+@pytest.mark.parametrize("content", ODD_TABLES.values(), ids=ODD_TABLES)
+def test_what_can_be_read_of_an_odd_table_is_read(tmp_path: Path, content: bytes) -> None:
+    write_run(tmp_path / "0", ["seed=1"], {})
+    (tmp_path / "0/metrics.csv").write_bytes(content)
+    (run,) = read_runs(tmp_path)
+    assert (run.steps.tolist(), run.values.tolist()) == ([1], [2.5])
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"PK\x03\x04\xff\xfe", b"a,b\n1,2\n"])
+def test_a_file_that_is_no_table_is_a_run_without_numbers(tmp_path: Path, content: bytes) -> None:
+    write_run(tmp_path / "0", ["seed=1"], {1: 2.5})
+    write_run(tmp_path / "1", ["seed=2"], {})
+    (tmp_path / "1/metrics.csv").write_bytes(content)
+    assert [run.folder.name for run in read_runs(tmp_path)] == ["0"]
+
+
+def test_numbers_have_four_digits_and_names_are_no_markup(tmp_path: Path) -> None:
+    overrides = ["optimizer.lr=0.00123456789", "name=[/x]|$y$", "seed=12345"]
+    write_run(tmp_path / "0", overrides, {1: 41.23456})
+    write_run(tmp_path / "1", ["seed=2"], {1: 1.0})
+    console = Console(width=200, file=io.StringIO())
+    console.print(comparison_table(comparison(read_runs(tmp_path), "val/pq")))
+    shown = console.file.getvalue()
+    for cell in ("0.001235", "[/x]|$y$", "12345", "41.23"):
+        assert f" {cell} " in shown
+    assert "0.0012345" not in shown
 
 
 def test_only_steps_that_all_seeds_share_are_compared(sweep: Path) -> None:

@@ -196,7 +196,7 @@ def picture(path: Path, width: int = 80) -> None:
 
 
 def test_every_picture_has_a_result_whatever_it_is_called(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """x.jpg, x.png and x.jpg.png; numbers that are equal; a clip beside its own frames; the results inside the input."""
+    """x.jpg, x.png and x.jpg.png; numbers that are equal; a clip beside its frames; the results inside the input."""
     folder = tmp_path / "in"
     for name in ("x.jpg", "x.png", "x.jpg.png", "7.png", "007.png", "clip/000000.png", "deep/.x.png", "ü/ä b.png"):
         picture(folder / name)
@@ -213,9 +213,7 @@ def test_every_picture_has_a_result_whatever_it_is_called(tiny_checkpoint: Path,
     assert listed(folder / "results") == found
 
 
-def test_results_follow_what_is_there_now(
-    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_results_follow_what_is_there_now(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     picture(folder / "a.jpg")
     assert call(tiny_checkpoint, folder, out, "outputs=[panoptic]") == 0

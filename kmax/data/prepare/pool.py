@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kmax.files import explained, write_atomically
+from kmax.processes import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,6 +54,7 @@ _function: Callable[[Any], Any] | None = None  # of a worker: sent once, since i
 def _set_function(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    end_with_parent()
 
 
 def _chunk(items: Sequence[Any]) -> list[Any]:

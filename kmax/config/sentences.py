@@ -1,0 +1,54 @@
+"""What errors say, as one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from omegaconf.errors import OmegaConfBaseException
+
+from kmax.console import plain
+
+_IN_ARGUMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)\}")
+_NOT_FOUND = re.compile(r"Environment variable '(.+?)' not found")
+
+
+def sentence_of(error: BaseException) -> str:
+    """The sentence of an error that its reader can act on.
+
+    One from a DataLoader's worker carries that worker's traceback, whose last line it is; one from OmegaConf begins
+    with it and goes on about its insides.
+    """
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, OmegaConfBaseException):
+        return _about_option(lines[0], str(error.full_key or ""))
+    sentence = lines[-1]
+    for prefix in ("ValueError: ", "FileNotFoundError: "):
+        sentence = sentence.removeprefix(prefix)
+    return plain(sentence)
+
+
+def _about_option(problem: str, key: str) -> str:
+    unset = _NOT_FOUND.search(problem)
+    if unset:
+        return _unset(unset[1], key)
+    return f"{key}: {problem}" if key and key not in problem else problem
+
+
+def _unset(variable: str, key: str) -> str:
+    return (
+        f"{key + ': ' if key else ''}the environment variable {variable} is not set: export {variable}=VALUE before "
+        f"the start, or write the value itself{f', {key}=VALUE' if key else ''}."
+    )
+
+
+def unset_variable(arguments: Sequence[str]) -> str | None:
+    """A sentence about the first argument that asks for an environment variable which is not set."""
+    for argument in arguments:
+        for name in _IN_ARGUMENT.findall(argument):
+            if name not in os.environ:
+                return _unset(name, argument.partition("=")[0].lstrip("+~"))
+    return None
