@@ -70,7 +70,7 @@ def test_torchrun_restarts_and_the_run_goes_on(tmp_path: Path) -> None:
     """A process is killed; the agents start all processes again, and these go on from the last checkpoint."""
     torchrun = (
         sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=some/job", "--max-restarts=1", "--local-addr=127.0.0.1",
+        f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=job1", "--max-restarts=1", "--local-addr=127.0.0.1",
     )  # fmt: skip
     crash = f"+callbacks.crash={{_target_: crash.CrashOnce, step: 5, file: '{tmp_path}/crashed'}}"
     nodes = [start(torchrun, tmp_path, node, [crash]) for node in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class BestCheckpoint(ModelCheckpoint):
         self._losses: Tensor | None = None  # (2,): sum and number of finite losses since the last validation
         self._restored: list[float] = [0.0, 0.0]
         self._loss = float("inf")  # their mean over all ranks at this validation
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        with warnings.catch_warnings():  # a run that goes on finds its own files
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._losses = torch.tensor(self._restored, device=pl_module.device)

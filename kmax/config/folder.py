@@ -35,8 +35,8 @@ def run_folder() -> Iterator[None]:
     The first line names the folder. Where the block ends in an error before anything was left there, the folder is
     removed again; those of a sweep's jobs stay, with the reason in their log.
     """
-    hydra = HydraConfig.get()
-    if hydra.output_subdir is None or not is_first_rank():
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None  # a script without Hydra has no folder either
+    if hydra is None or hydra.output_subdir is None or not is_first_rank():
         with recording(None):
             yield
         return

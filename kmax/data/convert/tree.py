@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kmax.categories.kinds import kind_of
 from kmax.data.convert.image_files import ImageFiles
+from kmax.files import walk_files
 
 SPLITS = {
     "train": "train",
@@ -55,13 +54,8 @@ class Tree:
         listed = self.files if self.source.is_dir() and self.images == self.root else self._walk(self.images)
         return ImageFiles(self.images, listed)
 
-    def _walk(self, root: Path) -> Iterator[Path]:
-        seen = {os.path.realpath(root)}  # a link may lead back to a folder above
-        for folder, folders, names in os.walk(root, followlinks=True):
-            real = {name: os.path.realpath(Path(folder, name)) for name in folders if not name.startswith(".")}
-            folders[:] = sorted(n for n, path in real.items() if path not in seen and Path(path) != self._without)
-            seen.update(real.values())
-            yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+    def _walk(self, root: Path) -> list[Path]:
+        return walk_files(root, lambda folder: folder.resolve() == self._without)[0]
 
     def named(self, *suffixes: str) -> list[Path]:
         """Files with one of these suffixes, in lower case."""
