@@ -7,13 +7,13 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from kmax.checkpoint.own import CONFIG_KEY, CheckpointDict, read_checkpoint
 from kmax.files import Json, replacing
+from kmax.options import Plain
 
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
@@ -57,7 +57,7 @@ def rotate(folder: Path, new: Path) -> None:
     new.replace(last)
 
 
-def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Mapping[str, Any]) -> Path | None:
+def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Plain) -> Path | None:
     """The checkpoint that a run goes on from, or None if it starts afresh.
 
     Args:
@@ -99,7 +99,7 @@ def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Mapping
     return None
 
 
-def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], path: Path) -> None:
+def _require_same_recipe(config: Plain, found: Plain, path: Path) -> None:
     own, other = _flat({key: config[key] for key in RECIPE}), _flat({key: found.get(key) for key in RECIPE})
     changed = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
     if changed:
@@ -111,7 +111,7 @@ def _require_same_recipe(config: Mapping[str, Any], found: Mapping[str, Any], pa
         )
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Json:
+def _flat(config: Mapping[str, object], prefix: str = "") -> Json:
     flat: Json = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

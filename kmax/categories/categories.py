@@ -94,7 +94,7 @@ class Categories:
 LARGEST_CATEGORY = (1 << 31) - 1
 
 
-def read_classes(entries: Sequence[Any], path: Path | str, key: str) -> tuple[Category, ...]:
+def read_classes(entries: Sequence[object], path: Path | str, key: str) -> tuple[Category, ...]:
     """The classes that a user's list tells of; `key` is what the file calls it.
 
     Raises:
@@ -152,7 +152,7 @@ def _from_file(path: Path) -> Categories:
     )
 
 
-def _named(name: str, entries: Sequence[Any], path: Path, key: str) -> Categories:
+def _named(name: str, entries: Sequence[object], path: Path, key: str) -> Categories:
     """The classes of a file; those without a color get one.
 
     Raises:
@@ -164,7 +164,7 @@ def _named(name: str, entries: Sequence[Any], path: Path, key: str) -> Categorie
             f"{path} is no panoptic JSON, since a category lacks 'isthing' ({key}[{lacking[0]}]; in COCO instances all "
             f"do): convert it with {CONVERTER}."
         )
-    filled: list[Any] = list(entries)
+    filled: list[object] = list(entries)
     for number, entry in enumerate(entries):
         if isinstance(entry, dict) and entry.get("color") is None:
             filled[number] = {**entry, "color": list(default_color(number))}
@@ -179,7 +179,7 @@ def _named(name: str, entries: Sequence[Any], path: Path, key: str) -> Categorie
     return Categories(name, classes)
 
 
-def _categories_section(path: Path) -> list[Any] | None:
+def _categories_section(path: Path) -> list[object] | None:
     """The list under the key `categories`, without parsing the rest of a file of perhaps hundreds of megabytes; None
     where only the whole can tell: the key occurs not once, or the file is in UTF-16."""
     decoder = json.JSONDecoder()

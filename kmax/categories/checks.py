@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_ABSENT: Any = object()
+_ABSENT: object = object()
 _LONGEST = 60  # characters of a value in a message
 
 
@@ -64,7 +64,7 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message: as JSON has it, on one line, shortened."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
@@ -92,7 +92,7 @@ def integer(low: int, high: int) -> Kind:
     )
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     """A name that a file can be called: one line, not empty, without the character 0 and halves of characters."""
     if type(value) is not str or not value or "\0" in value or value.splitlines() != [value]:
         return False
@@ -135,7 +135,7 @@ class Table:
     entries: Sequence[Any]
     where: Callable[[int], str]
 
-    def column(self, key: str, kind: Kind, default: Any = _ABSENT) -> list[Any]:
+    def column(self, key: str, kind: Kind, default: object = _ABSENT) -> list[Any]:
         """The value of `key` in every entry, checked.
 
         Raises:
@@ -152,7 +152,7 @@ class Table:
             raise self._complaint(key, kind, default)
         return values
 
-    def _complaint(self, key: str, kind: Kind, default: Any) -> ValueError:
+    def _complaint(self, key: str, kind: Kind, default: object) -> ValueError:
         """What is wrong with the first entry that is wrong."""
         for number, entry in enumerate(self.entries):
             where = f"{self.path}: {self.where(number)}"
@@ -166,7 +166,7 @@ class Table:
         raise AssertionError(f"{kind.words}: `one` and `all` disagree")
 
 
-def color(value: Any) -> tuple[int, int, int] | None:
+def color(value: object) -> tuple[int, int, int] | None:
     """An RGB color from three integers in 0 … 255 or from hexadecimal text (#rgb, #rrggbb, #rrggbbaa); None for
     anything else, such as fractions, whose range is not known."""
     if isinstance(value, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ The weights carry their configuration and classes:
 """
 
 
-def card_text(checkpoint: Mapping[str, Any]) -> str:
+def card_text(checkpoint: CheckpointDict) -> str:
     """What a model card says of a checkpoint: where converted weights come from, under which license and with which
     published numbers, or which experiment of ours trained them."""
     source = checkpoint.get(SOURCE_KEY)

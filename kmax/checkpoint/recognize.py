@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from kmax.categories import Categories, all_categories
 from kmax.checkpoint.deeplab2 import from_deeplab2
 from kmax.checkpoint.detectron2 import from_detectron2
+from kmax.options import Plain
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,7 +37,7 @@ class Recognized:
     family: str
     backbone: str
     categories: Categories
-    model: dict[str, Any]
+    model: Plain
     state: dict[str, Tensor]
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ def _backbone(shapes: Shapes) -> str:
     return RESNETS[blocks]
 
 
-def _options(shapes: Shapes, family: str) -> dict[str, Any]:
+def _options(shapes: Shapes, family: str) -> Plain:
     """The arguments of `KMaXDeepLab` that shapes tell."""
     stages = range(_count(shapes, r"pixel_decoder\.norms\.(\d+)\."))
     outputs = [shapes[f"pixel_decoder.stages.{i}.0.expand.conv.weight"][0] for i in stages]
@@ -149,7 +149,7 @@ def _options(shapes: Shapes, family: str) -> dict[str, Any]:
     }
 
 
-def _max_options(shapes: Shapes) -> dict[str, Any]:
+def _max_options(shapes: Shapes) -> Plain:
     """The options of MaX-DeepLab that shapes tell."""
     dim, num_queries = shapes["memory"]
     feature_dim, hidden_dim = shapes["predictor.pixel_feature.conv.weight"][:2]

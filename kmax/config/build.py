@@ -27,7 +27,7 @@ from kmax.metrics import MetricSuite
 from kmax.model import Network, build_network
 from kmax.model.options import BackboneOptions, ModelOptions
 from kmax.module import KMaXModule
-from kmax.options import OptionError, build_options, to_plain
+from kmax.options import OptionError, Plain, build_options, to_plain
 from kmax.strategy.hardware import check_hardware
 from kmax.strategy.options import StrategyOptions
 
@@ -98,7 +98,7 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
     )
 
 
-def _dataset(target: dict[str, Any], categories: Categories) -> PanopticDataset:
+def _dataset(target: Plain, categories: Categories) -> PanopticDataset:
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
         dataset: PanopticDataset = make(categories=categories)
@@ -117,7 +117,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     accumulate = plan_of(strategy, options.dataset.batch_size).accumulate
     limit = trainer.limit_val_batches
     replaced = precision_plugins(strategy.precision)
-    arguments: dict[str, Any] = {
+    arguments: Plain = {
         "accelerator": strategy.accelerator,
         "devices": strategy.devices,
         "num_nodes": strategy.num_nodes,
@@ -153,7 +153,7 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
         return strategy.strategy
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
-    buffers: dict[str, Any] = {name: not strategy.sync_batchnorm}
+    buffers: Plain = {name: not strategy.sync_batchnorm}
     return DDPStrategy(gradient_as_bucket_view=True, **buffers)
 
 

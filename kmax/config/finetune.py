@@ -84,7 +84,7 @@ def samples_for(size: tuple[int, int], stride: int) -> int:
     return max(64, min(MOST_SAMPLES, cells // 8))
 
 
-def value(key: str, *, _root_: DictConfig) -> Any:
+def value(key: str, *, _root_: DictConfig) -> object:
     """The resolver `finetune`: one of the numbers that follow from the data, under what else is set.
 
     Raises:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 FOLDERS_OF_RUNS = ("hydra.run.dir", "hydra.sweep.dir")
 
 
-def at_home(value: Any) -> Any:
+def at_home(value: object) -> object:
     """A configuration in which `~` at the beginning of a text, hence of a path, is the home folder."""
     if isinstance(value, dict):
         return {key: at_home(item) for key, item in value.items()}

@@ -13,6 +13,7 @@ from kmax.categories import Listed
 from kmax.categories.categories import LARGEST_CATEGORY
 from kmax.categories.checks import ID, LIST, TEXT, TRUTH, Kind, Table, integer, shown
 from kmax.categories.kinds import COCO_PANOPTIC, CONVERTER, kind_of
+from kmax.files import Json
 
 LARGEST_ID = (1 << 24) - 1  # three bytes of a PNG
 _ID = integer(1, LARGEST_ID)
@@ -24,11 +25,11 @@ class Content:
     """Columns of `images` (`image_*`), of `annotations` (`owner`, `png_name`, `segments`) and of all their segments one
     after the other (`segment_id`, `category_id`, `crowd`); `categories` is empty where the file has none."""
 
-    image_id: list[Any]
+    image_id: list[int | str]
     image_name: list[str]
-    owner: list[Any]
+    owner: list[int | str]
     png_name: list[str]
-    segments: list[list[dict[str, Any]]]
+    segments: list[list[Json]]
     segment_id: list[int]
     category_id: list[int]
     crowd: list[Any]
@@ -65,7 +66,7 @@ def check_panoptic(content: Any, path: Path) -> Content:
     )
 
 
-def _check_format(content: Any, path: Path) -> None:
+def _check_format(content: object, path: Path) -> None:
     """It is COCO's panoptic format, as far as lists and their first entries tell."""
     kind = kind_of(content)
     lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, Mapping) else [None]
@@ -83,7 +84,7 @@ def _check_format(content: Any, path: Path) -> None:
         )
 
 
-def _categories(content: Mapping[str, Any], path: Path) -> list[Listed]:
+def _categories(content: Json, path: Path) -> list[Listed]:
     entries = content.get("categories")
     if entries is None:
         return []
@@ -100,7 +101,7 @@ def _categories(content: Mapping[str, Any], path: Path) -> list[Listed]:
     return [Listed(*row) for row in zip(ids, names, kinds, strict=True)]
 
 
-def _png(content: Mapping[str, Any], number: int) -> str:
+def _png(content: Json, number: int) -> str:
     """The PNG of an annotation in brackets, where it says so: people look for names, not for numbers."""
     entry = content["annotations"][number]
     name = entry.get("file_name") if isinstance(entry, dict) else None

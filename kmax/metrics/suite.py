@@ -43,7 +43,7 @@ class Report:
         """Names of all numbers, in the order of the metrics."""
         return list(dict.fromkeys(key for row in (self.all, *self.per_class) for key in row if key != "name"))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Row:
         """Plain containers, for JSON: all but the confusion."""
         return {name: value for name, value in asdict(self).items() if name != "confusion"}
 

@@ -126,7 +126,7 @@ class Predictor:
         name: str,
         device: str | torch.device | None = None,
         size: tuple[int, int] | None = None,
-        thresholds: Thresholds | Mapping[str, Any] | None = None,
+        thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> Predictor:
         """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; a path
         is taken, too.

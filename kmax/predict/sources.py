@@ -68,12 +68,12 @@ class Survey:
     passed: Counter[str]
 
 
-def find_sources(what: Any) -> list[Source]:
+def find_sources(what: object) -> list[Source]:
     """The files and cameras that a user's input names: `survey` without a word about the rest."""
     return survey(what).sources
 
 
-def survey(what: Any, output: Path | None = None, known: Mapping[str, str] | None = None) -> Survey:
+def survey(what: object, output: Path | None = None, known: Mapping[str, str] | None = None) -> Survey:
     """The files and cameras that a user's input names.
 
     Args:

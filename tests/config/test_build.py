@@ -22,7 +22,7 @@ def module(categories: Categories, folder: Path, *overrides: str) -> tuple[KMaXM
     """A new model of the shapes' recipe for other classes, with its options."""
     file = folder / "classes.json"
     file.write_text(json.dumps(categories.to_dict()))
-    names = ("~callbacks", "logger=none", f"dataset.categories={file}")
+    names = ("~callbacks", "logger=none", "loss.samples=64", f"dataset.categories={file}")
     options = run_options(compose_config("shapes", *SMALL_MODEL, *names, *overrides))
     return build_module(options, pretrained=False), options
 

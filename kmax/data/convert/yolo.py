@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -66,7 +65,7 @@ def _config(tree: Tree) -> tuple[Path, Json] | None:
     return None
 
 
-def _names(names: Any, file: Path) -> dict[int, str]:
+def _names(names: object, file: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
@@ -88,7 +87,7 @@ def _splits(content: Json, file: Path, tree: Tree) -> dict[str | None, list[Path
     return by_split
 
 
-def _listed(entries: Any) -> list[str]:
+def _listed(entries: object) -> list[str]:
     return [str(entry) for entry in entries] if isinstance(entries, list) else [str(entries)]
 
 

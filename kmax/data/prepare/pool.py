@@ -48,7 +48,7 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
                 future.cancel()
 
 
-_function: Callable[[object], object] | None = None  # of a worker: sent once, since it may hold the index of an archive
+_function: Callable[[Any], Any] | None = None  # of a worker: sent once, since it may hold the index of an archive
 
 
 def _set_function(function: Callable[[Any], Any]) -> None:
@@ -81,7 +81,7 @@ class Journal:
         with write_atomically(self.path) as temporary:
             temporary.write_text("".join(f"{json.dumps([key, result])}\n" for key, result in self.done.items()))
 
-    def add(self, key: str, result: Any) -> None:
+    def add(self, key: str, result: object) -> None:
         """Remember one result."""
         self.done[key] = result
         try:
