@@ -196,7 +196,8 @@ def check_mix() -> None:
         ValueError: the message names the experiments of that dataset.
     """
     experiment, dataset = chosen("experiment"), chosen("dataset")
-    if experiment in SHAPES and dataset != "shapes":
+    asked = HydraConfig.initialized() and any(o.startswith("experiment=") for o in HydraConfig.get().overrides.task)
+    if experiment in SHAPES and dataset != "shapes" and not asked:
         files = sorted((conf_dir() / "experiment").glob(f"{dataset}_*.yaml"))
         names = ", ".join(file.stem for file in files) or "coco_resnet50"
         raise ValueError(
