@@ -93,7 +93,7 @@ def test_classes_are_put_in_the_order_of_the_dataset() -> None:
     [
         (
             {"resnet/conv1/kernel": np.zeros(1)},
-            "not of a published TensorFlow kMaX- or MaX-DeepLab, the first is 'resnet/conv",
+            "belong to no published kMaX- or MaX-DeepLab, the first is 'resnet/conv",
         ),
         ({"transformer_class_head/_conv/bias": np.zeros(20)}, "20 rows, but the dataset has 133 classes and void"),
         ({"encoder/_stem/_conv/kernel": np.zeros((7, 7, 3))}, "encoder/_stem/_conv/kernel has the wrong shape"),
