@@ -58,6 +58,5 @@ def test_a_run_says_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     whole, recomputed, frozen = (float(row[2].removesuffix("GiB ")) for row in rows)
     assert recomputed < whole
     assert frozen < whole
-    memory_table.main([*small, "model.checkpointing=true"])
     with pytest.raises(SystemExit, match=r"There is no .*panoptic_train\.json: give the folder"):
         memory_table.main(["experiment=finetune", f"dataset.root={tmp_path}"])
