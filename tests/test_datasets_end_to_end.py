@@ -101,7 +101,7 @@ def test_own_data_is_trained_on_and_fine_tuned(
     options = (f"dataset.root={root}", f"init_from={tiny_checkpoint}", *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
     command("train.py", "experiment=null", "dataset=coco_format", *options)
     said = capsys.readouterr().out
-    assert "initialised anew: model.transformer_decoder.layers.0.predictor.class_logits, " in said
+    assert "initialized anew: model.transformer_decoder.layers.0.predictor.class_logits, " in said
     carried = read_checkpoint(tmp_path / "run/checkpoints/best.ckpt")["kmax_categories"]
     assert [c["name"] for c in carried["classes"]][:1] == ["my noise"] or carried["classes"][0]["name"].startswith(
         "my "

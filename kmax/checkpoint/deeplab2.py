@@ -15,7 +15,7 @@ from torch import Tensor
 from kmax.checkpoint.deeplab2_max import MEMORY, MEMORY_ALIAS, max_backbone, max_deeplab, variant_of
 from kmax.checkpoint.names import NameTable
 from kmax.checkpoint.tensorflow_parts import (
-    CENTRES,
+    CENTERS,
     CONV,
     DENSE,
     LAYER_SCALE,
@@ -99,7 +99,7 @@ def _transformer_decoder() -> list[Entry]:
     )
     attention, own = f"{layer}/_memory_attention", f"{ours}.self_attention"
     return [
-        Entry("transformer_decoder/cluster_centers", "transformer_decoder.centres", CENTRES),
+        Entry("transformer_decoder/cluster_centers", "transformer_decoder.centres", CENTERS),
         *(e for a, b, layout in convs for e in conv_norm(f"{layer}/{a}", f"{ours}.{b}", layout)),
         *batch_norm(f"{layer}/_kmeans_memory_batch_norm_retrieved_value", f"{ours}.update_norm"),
         *batch_norm(f"{attention}/_batch_norm_similarity", f"{own}.logit_norm"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kmax.checkpoint.tensorflow_parts import (
-    CENTRES,
+    CENTERS,
     PIXEL_CONV,
     QUERY_CONV,
     QUERY_OUTPUT,
@@ -52,7 +52,7 @@ def max_backbone(variant: str) -> list[Entry]:
 
 def max_deeplab(variant: str) -> list[Entry]:
     """The whole network."""
-    entries = [*max_backbone(variant), Entry(MEMORY, "memory", CENTRES)]
+    entries = [*max_backbone(variant), Entry(MEMORY, "memory", CENTERS)]
     for i, name in enumerate(_DECODER_STEPS[variant]):
         entries += _step(variant, name, f"decoder.{i}")
     for i, name in enumerate((*_BACKBONE_STEPS[variant], *_DECODER_STEPS[variant])):

@@ -26,7 +26,7 @@ class PanopticDataModule(LightningDataModule):
         train, val: make the datasets; called when a loader is first asked for, so that evaluation needs no training
             files.
         options: how training images are made; evaluation pads to `options.size`.
-        min_labelled_pixels: of a training image, at the targets' stride.
+        min_labeled_pixels: of a training image, at the targets' stride.
         batch_size, val_batch_size: per device.
         num_workers: processes per loader; 0 reads in the process itself.
         seed: of order and augmentation.
@@ -41,11 +41,11 @@ class PanopticDataModule(LightningDataModule):
         val_batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
-        min_labelled_pixels: int = 0,
+        min_labeled_pixels: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.val, self.options = train, val, options
-        self.min_labelled_pixels = min_labelled_pixels
+        self.min_labeled_pixels = min_labeled_pixels
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.training_set: TrainingSet | None = None
@@ -54,7 +54,7 @@ class PanopticDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the indices; `stage` is Lightning's."""
         if stage == "fit" and self.training_set is None:
-            self.training_set = TrainingSet(self.train(), self.options, self.seed, self.min_labelled_pixels)
+            self.training_set = TrainingSet(self.train(), self.options, self.seed, self.min_labeled_pixels)
         if self.evaluation_set is None:
             self.evaluation_set = EvaluationSet(self.val(), self.options.size)
 

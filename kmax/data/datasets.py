@@ -22,7 +22,7 @@ from kmax.structures import Sample, Segment
 
 
 def read_segment_map(folder: Folder, name: str) -> np.ndarray:
-    """Segment ids (H, W) int32 of a PNG, id = R + 256·G + 65536·B; 0 is unlabelled.
+    """Segment ids (H, W) int32 of a PNG, id = R + 256·G + 65536·B; 0 is unlabeled.
 
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.

@@ -17,7 +17,7 @@ from kmax.files import Json
 
 LARGEST_ID = (1 << 24) - 1  # three bytes of a PNG
 _ID = integer(1, LARGEST_ID)
-SEGMENT_ID = Kind(f"{_ID.words} (ids start at 1, since 0 is unlabelled)", _ID.one, _ID.all)
+SEGMENT_ID = Kind(f"{_ID.words} (ids start at 1, since 0 is unlabeled)", _ID.one, _ID.all)
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,16 @@ class TrainingSet(Dataset[TrainingItem]):
     """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
 
     Args:
-        min_labelled_pixels: a draw has more pixels of segments than this, at the targets' stride.
+        min_labeled_pixels: a draw has more pixels of segments than this, at the targets' stride.
 
     An unreadable image is skipped with a warning and counted in `skipped`, which all workers share.
     """
 
     def __init__(
-        self, dataset: PanopticDataset, options: DatasetOptions, seed: int, min_labelled_pixels: int = 0
+        self, dataset: PanopticDataset, options: DatasetOptions, seed: int, min_labeled_pixels: int = 0
     ) -> None:
         self.dataset, self.options, self.seed = dataset, options, seed
-        self.min_labelled_pixels = min_labelled_pixels
+        self.min_labeled_pixels = min_labeled_pixels
         self.skipped = torch.zeros(1, dtype=torch.long).share_memory_()
 
     def __len__(self) -> int:
@@ -64,12 +64,12 @@ class TrainingSet(Dataset[TrainingItem]):
                 warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
             else:
                 target = self._target(canvas.sample)
-                labelled = int((target.segment_map != VOID).sum())
-                if len(target.labels) and labelled > self.min_labelled_pixels:
+                labeled = int((target.segment_map != VOID).sum())
+                if len(target.labels) and labeled > self.min_labeled_pixels:
                     return canvas.sample.image, canvas.valid, target
             index = int(rng.integers(len(self.dataset)))
         raise ValueError(
-            f"None of {MAX_TRIES} draws had more than {self.min_labelled_pixels} labelled pixels at stride "
+            f"None of {MAX_TRIES} draws had more than {self.min_labeled_pixels} labeled pixels at stride "
             f"{options.target_stride}: lower loss.samples or raise dataset.scale."
         )
 

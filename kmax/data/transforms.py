@@ -1,4 +1,4 @@
-"""Augmentation of one sample: large-scale jitter, colour jitter, crop and flip; resizing for evaluation.
+"""Augmentation of one sample: large-scale jitter, color jitter, crop and flip; resizing for evaluation.
 
 Decided first, computed afterwards: `draw_window` draws the numbers, and where an image shrinks only the part that
 survives the crop is resized. Letters: H×W size of the crop.
@@ -91,7 +91,7 @@ def drop_hidden(sample: Sample) -> Sample:
 
 
 def jitter_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour jitter of SSD (arXiv 1512.02325): brightness ±32, contrast and saturation 0.5–1.5, hue ±18 of 180, each
+    """Color jitter of SSD (arXiv 1512.02325): brightness ±32, contrast and saturation 0.5–1.5, hue ±18 of 180, each
     with probability ½, contrast first or last; (H, W, 3) uint8 → uint8."""
     contrast_first = rng.random() < 0.5
     brightness = rng.uniform(-32, 32) if rng.random() < 0.5 else 0.0

@@ -61,7 +61,7 @@ def predict(
     """Run the network on one image, once or more, and average.
 
     Args:
-        model: takes normalised images (1, 3, H, W) and `coarse`.
+        model: takes normalized images (1, 3, H, W) and `coarse`.
         image: (H0, W0, 3) uint8 RGB.
         size: (H, W) that the image is fitted into at scale 1.
     """

@@ -48,7 +48,7 @@ def dice_and_void(mask_logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def match(class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target]) -> Match:
-    """Match queries and segments of every image, maximising the sum of dice · probability of the label.
+    """Match queries and segments of every image, maximizing the sum of dice · probability of the label.
 
     Args:
         class_logits: (B, N, K+1), void last.

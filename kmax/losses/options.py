@@ -34,5 +34,5 @@ class LossOptions(Options):
 
     @property
     def drawn(self) -> int:
-        """Pixels that are drawn per image, so that a training image must have more labelled ones; 0 where all count."""
+        """Pixels that are drawn per image, so that a training image must have more labeled ones; 0 where all count."""
         return self.samples if self.instance_loss == "pixels" or self.semantic_temperature is not None else 0

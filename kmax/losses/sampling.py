@@ -20,11 +20,11 @@ def log_rarity(segment_map: Tensor, segments: int) -> Tensor:
 
     Void is far below 0.
     """
-    labelled = segment_map >= 0
+    labeled = segment_map >= 0
     index = segment_map.clamp(min=0)
-    area = torch.zeros(len(segment_map), segments, device=segment_map.device).scatter_add_(1, index, labelled.float())
+    area = torch.zeros(len(segment_map), segments, device=segment_map.device).scatter_add_(1, index, labeled.float())
     rarity = (segment_map.shape[1] / area.gather(1, index).clamp(min=1)).log()
-    return rarity.masked_fill(~labelled, _VOID_RARITY)
+    return rarity.masked_fill(~labeled, _VOID_RARITY)
 
 
 def draw_pixels(rarity: Tensor, temperature: float, samples: int) -> Tensor:

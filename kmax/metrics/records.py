@@ -47,7 +47,7 @@ class RecordMetric(Metric):
 
 
 def _joined(state: list[Tensor] | Tensor) -> np.ndarray:
-    """Lists before, one tensor after ranks are synchronised."""
+    """Lists before, one tensor after ranks are synchronized."""
     if isinstance(state, list):
         state = torch.cat(state) if state else torch.zeros(0, dtype=torch.int64)
     return state.cpu().numpy()

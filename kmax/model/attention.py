@@ -1,4 +1,4 @@
-"""Multi-head attention with normalised logits (MaX-DeepLab, arXiv 2012.00759, section 3.1; kMaX-DeepLab as well).
+"""Multi-head attention with normalized logits (MaX-DeepLab, arXiv 2012.00759, section 3.1; kMaX-DeepLab as well).
 
 Letters: B batch, C channels, D depth of queries and keys together, h heads, n queries, m keys.
 """

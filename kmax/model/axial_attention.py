@@ -40,7 +40,7 @@ class RelativePosition(nn.Module):
 class AxisAttention(nn.Module):
     """Self-attention along the last axis of (B, C, L) → (B, `value_depth`, L).
 
-    The logits are content `q·k` plus `q·r^q` plus `k·r^k`, each normalised per head; there is no 1/√d.
+    The logits are content `q·k` plus `q·r^q` plus `k·r^k`, each normalized per head; there is no 1/√d.
     """
 
     def __init__(self, in_channels: int, key_depth: int, value_depth: int, heads: int) -> None:

@@ -54,7 +54,7 @@ class KMaXDeepLab(nn.Module):
         return (*names, "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
-        """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
+        """Normalized images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
         logits (B, N, h, w) and pixel feature (B, `feature_dim`, h, w); in training also semantic logits, and the
         pixel features of the coarse predictions at their own stride.
 

@@ -32,7 +32,7 @@ class LayerResult(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Queries (B, C, N) read from pixels (B, C, P) by multi-head attention with normalised logits."""
+    """Queries (B, C, N) read from pixels (B, C, P) by multi-head attention with normalized logits."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

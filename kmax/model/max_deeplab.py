@@ -80,7 +80,7 @@ class MaXDeepLab(nn.Module):
         return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
-        """Normalised images (B, 3, H, W) → one prediction: class logits (B, N, K+1), mask logits (B, N, h, w), pixel
+        """Normalized images (B, 3, H, W) → one prediction: class logits (B, N, K+1), mask logits (B, N, h, w), pixel
         feature (B, `feature_dim`, h, w); in training also semantic logits (B, K+1, …).
 
         Out of training, and unless `coarse=False`, a prediction of each dual-path block precedes it, to be looked at:

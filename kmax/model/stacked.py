@@ -25,7 +25,7 @@ DROP_SCALE = 4
 
 @dataclass(frozen=True)
 class Step:
-    """Blocks of one `width` at one `stride`, of the `kinds` spelt (`baa`: a bottleneck block, two axial ones).
+    """Blocks of one `width` at one `stride`, of `kinds`, one letter each (`baa`: a bottleneck block, two axial ones).
 
     `dual_path`: f of the dual-path block after each of them, 0 for none. `skips`: begin with a fusion with the last two
     features kept at the stride. `depth`: the stride that a ResNet without atrous convolutions would have here.

@@ -78,7 +78,7 @@ def job_id(environment: dict[str, str] | os._Environ[str] = os.environ) -> str |
 
 
 def requeue(go_on: str = "start it again with the same command") -> str:
-    """Give the job back to SLURM, which starts it again, unless somebody has cancelled it; a sentence on what was done.
+    """Give the job back to SLURM, which starts it again, unless somebody has canceled it; a sentence on what was done.
 
     In an allocation without a batch script there is nothing to start again, which SLURM answers with a refusal.
 
@@ -89,7 +89,7 @@ def requeue(go_on: str = "start it again with the same command") -> str:
     if job is None:
         return f"To go on: {go_on}"
     if "JobState=CANCELLED" in _scontrol("show", "job", job):
-        return f"SLURM job {job} was cancelled and is not requeued"
+        return f"SLURM job {job} was canceled and is not requeued"
     refusal = _scontrol("requeue", job)
     return f"SLURM does not requeue job {job} ({refusal}): submit it again" if refusal else f"SLURM job {job} requeued"
 

@@ -63,7 +63,7 @@ class SyncBatchNorm(_BatchNorm):
         return y
 
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running statistics towards those of a batch; the variance without bias."""
+        """Move the running statistics toward those of a batch; the variance without bias."""
         assert self.running_mean is not None, "asked for by the caller"
         assert self.running_var is not None, "comes with the mean"
         step: Tensor | float | None = self.momentum

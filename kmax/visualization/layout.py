@@ -28,7 +28,7 @@ def shorten(text: str, width: float, face: Font) -> str:
 
 
 def fit_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest neighbour resampling of (h, w, …) to (H, W, …)."""
+    """Nearest neighbor resampling of (h, w, …) to (H, W, …)."""
     if values.shape[:2] == size:
         return values
     rows, columns = ((np.arange(n) + 0.5) * have / n for n, have in zip(size, values.shape[:2], strict=True))

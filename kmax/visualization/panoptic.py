@@ -1,4 +1,4 @@
-"""A panoptic map over its image: colours, contours, class names, legend."""
+"""A panoptic map over its image: colors, contours, class names, legend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 2**21  # pixels that are drawn at a time
 def draw_panoptic(
     image: np.ndarray, segmentation: PanopticMap | Sample, categories: Categories, labels: bool = True
 ) -> np.ndarray:
-    """The image (H, W, 3) in grey under its coloured segments, with contours, and class names where they fit.
+    """The image (H, W, 3) in gray under its colored segments, with contours, and class names where they fit.
 
     Args:
         image: uint8 RGB; a segmentation of another size is drawn in the image's size.
@@ -54,15 +54,15 @@ def _blend(
     opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
     rows, columns = np.ogrid[top : top + height, :width]
     opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
-    grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
-    picture: np.ndarray = grey + opacity[..., None] * (table[index] - grey)
+    gray = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
+    picture: np.ndarray = gray + opacity[..., None] * (table[index] - gray)
     picture[edges] = 255
     rounded: np.ndarray = picture.round().astype(np.uint8)
     return rounded
 
 
 def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
-    """The picture with a column at its right: the colours of each class's segments, its name and their number.
+    """The picture with a column at its right: the colors of each class's segments, its name and their number.
 
     Classes stand in the order of their first segment; those that don't fit are counted in the last line.
     """
@@ -77,7 +77,7 @@ def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Ca
 def with_key(
     picture: np.ndarray, entries: Sequence[tuple[Sequence[Color], str]], things: str = "entries", empty: str = ""
 ) -> np.ndarray:
-    """The picture with a column at its right that tells what colours mean; `things` are what is counted in the last
+    """The picture with a column at its right that tells what colors mean; `things` are what is counted in the last
     line where not all entries fit, `empty` is written where there are none."""
     height, width = picture.shape[:2]
     size = max(11.0, min(max(height, width) / 30, height / 8))
@@ -110,7 +110,7 @@ def segment_map_of(segmentation: PanopticMap | Sample) -> np.ndarray:
 
 
 def contours(index: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) whose right or lower neighbour belongs to another segment."""
+    """Pixels (H, W) whose right or lower neighbor belongs to another segment."""
     edge = np.zeros(index.shape, dtype=bool)
     edge[:, :-1] = index[:, :-1] != index[:, 1:]
     edge[:-1] |= index[:-1] != index[1:]
@@ -154,6 +154,6 @@ def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
     free = np.argwhere(boxes == height * width)
     if not len(free):
         return None
-    centre = np.argwhere(inside).mean(0) - (height / 2, width / 2)
-    row, column = free[((free - centre) ** 2).sum(1).argmin()]
+    center = np.argwhere(inside).mean(0) - (height / 2, width / 2)
+    row, column = free[((free - center) ** 2).sum(1).argmin()]
     return int(top + row), int(left + column)

@@ -1,4 +1,4 @@
-"""Semantic maps: a grey, palette or color PNG per image, and a list of classes."""
+"""Semantic maps: a gray, palette or color PNG per image, and a list of classes."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class _CheckImage:
         name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:
-                problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabelled"
+                problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabeled"
                 yield Finding(json_file, problem, self.remedy)
             if segment["category_id"] not in self.category_ids:
                 problem = f"category {segment['category_id']} of segment {segment['id']} in {name} is unknown"
