@@ -21,10 +21,10 @@ from kmax.options import OptionError
 from kmax.structures import Prediction
 
 COARSE_STRIDES = (32, 16, 8)
-"""Of the features that the layers attend to."""
+"""Strides of the features that the layers attend to."""
 
 RELAXED = 2 / 3
-"""ReMaX relaxes the predictions of this part of the layers, from the first on: four of six."""
+"""ReMaX relaxes the predictions of this fraction of the layers, beginning with the first: four of six."""
 
 
 class RelaxationHead(nn.Sequential):
@@ -39,11 +39,11 @@ class TransformerDecoder(nn.Module):
 
     Args:
         channels: of the pixel decoder's features, coarse to fine; the finest is for the final prediction.
-        options: `layers` tells how many layers use each of the features at `COARSE_STRIDES`; with `remax`, the first
-            ones have a semantic head, which training alone uses.
+        options: `layers` gives the number of layers on each of the features at `COARSE_STRIDES`; with `remax`, the
+            first layers have a semantic head, which is used in training only.
 
     Raises:
-        OptionError: another number of `layers`.
+        OptionError: `layers` has not one entry per stride.
     """
 
     def __init__(self, channels: Sequence[int], num_classes: int, options: ModelOptions) -> None:
