@@ -11,8 +11,8 @@ from torch import Tensor
 
 from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions, Thresholds
-from kmax.inference.passes import Logits, average, corresponding, pass_sizes, predict, segment
-from kmax.inference.resample import into_frame
+from kmax.inference.passes import Logits, average, corresponding, pass_sizes, postprocess_logits, predict
+from kmax.inference.resample import resample_pass
 from kmax.metrics.panoptic_quality import only_boundary
 from kmax.predict.predictor import Predictor
 from kmax.structures import Output, Prediction
@@ -60,7 +60,7 @@ OPTIONS = InferenceOptions(thing_threshold=0.4, stuff_threshold=0.4)
 
 def found(options: InferenceOptions, image: np.ndarray, size: tuple[int, int], shuffle: bool = True) -> np.ndarray:
     logits = predict(ColorModel(shuffle), image, size, options)
-    result = segment(logits, IS_THING, options).panoptic
+    result = postprocess_logits(logits, IS_THING, options).panoptic
     labels = {0: -1, **{s.id: s.label for s in result.segments}}
     assert result.segment_map.shape == image.shape[:2]
     return np.vectorize(labels.get)(result.segment_map.numpy())
@@ -105,7 +105,7 @@ def test_what_is_linear_in_the_image_is_resampled_exactly(padded: tuple, mirrore
     reference, other = ramp(first), ramp(second)
     if mirrored:
         other.mask_logits[1] = 1 - other.mask_logits[1]
-    result = into_frame(other.mask_logits, other.sizes, first, tuple(reference.mask_logits.shape[1:]), mirrored)
+    result = resample_pass(other.mask_logits, other.sizes, first, tuple(reference.mask_logits.shape[1:]), mirrored)
     rows, columns = content_cells(first, reference.mask_logits.shape[1:])
     inside = slice(1, rows - 1), slice(1, columns - 1)
     for found, expected in zip(result, reference.mask_logits, strict=True):
