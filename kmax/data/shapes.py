@@ -1,8 +1,8 @@
-"""A panoptic dataset that is drawn on the fly: six kinds of things in front of four textures.
+"""A panoptic dataset drawn on the fly: six kinds of things in front of four textures.
 
 A kind of thing tends to a color of its own, but its neighbors on the color circle overlap with it, so that shape
-must decide. Everything follows from (seed, index). Things overlap, some are small, some stand so thickly that they are
-one crowd; a part of some images is void.
+must decide. Every image is determined by (seed, index). Things overlap, some are small, some are so dense that they
+form one crowd; parts of some images are void.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THINGS = ("circle", "square", "triangle", "star", "ring", "cross")
 TEXTURES = ("stripes", "checker", "dots", "waves")
 _OVERSAMPLE = 4
 _HUE_SPREAD = 0.06  # of the circle; kinds are 1/6 apart
-_MIN_VISIBLE = 12  # pixels; what is hidden further is not annotated
+_MIN_VISIBLE = 12  # pixels; things with fewer visible ones are not annotated
 
 
 class ShapesDataset:
@@ -31,8 +31,8 @@ class ShapesDataset:
         length: number of images.
         seed: images of different seeds have nothing in common.
         min_size, max_size: bounds of height and width in pixels.
-        max_things: of an image, apart from crowds.
-        subset: use only the first so many images.
+        max_things: most things in an image, not counting crowds.
+        subset: use only this many images from the beginning.
     """
 
     def __init__(

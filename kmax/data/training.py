@@ -1,6 +1,6 @@
-"""The datasets that the loaders read: augmented draws for training, padded images for evaluation.
+"""The dataset of training: augmented draws of images.
 
-Every random number of a draw follows from (seed, pass, index), whichever worker makes it.
+Every random number of a draw is determined by (seed, epoch, index), in whichever worker.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
 class TrainingSet(Dataset[TrainingItem]):
-    """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
+    """Augmented draws of a dataset, indexed by (epoch, index): every epoch has its own augmentation.
 
     Args:
         min_labeled_pixels: a draw has more pixels of segments than this, at the targets' stride.
@@ -51,10 +51,10 @@ class TrainingSet(Dataset[TrainingItem]):
         """Image (H, W, 3), its valid mask (H, W) and the target.
 
         Raises:
-            ValueError: no draw is good enough.
+            ValueError: no draw has enough labeled pixels.
         """
-        turn, index = key
-        rng = np.random.default_rng([self.seed, turn, index])
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
         options = self.options
         for _ in range(MAX_TRIES):
             try:
@@ -104,7 +104,7 @@ class TrainingSet(Dataset[TrainingItem]):
         return to_canvas(sample, options.size, self._offset(window, rng))
 
     def _offset(self, window: Window, rng: np.random.Generator) -> tuple[int, int]:
-        """Rows above and columns left of the image, where it does not fill the crop."""
+        """Rows above and columns left of an image that does not fill the crop."""
         if not self.options.random_offset:
             return 0, 0
         free = [whole - part for whole, part in zip(self.options.size, window.crop[2:], strict=True)]
