@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """How a value is laid out: `ours` makes our tensor of theirs, `theirs` is its inverse."""
+    """How a value is laid out: `ours` turns their tensor into ours, `theirs` is its inverse."""
 
     ours: Callable[[Tensor], Tensor]
     theirs: Callable[[Tensor], Tensor]
 
 
 class Entry(NamedTuple):
-    """One variable: its name there, its name here, and its layout."""
+    """One variable: its name in TensorFlow, our name, and its layout."""
 
     theirs: str
     ours: str
@@ -102,7 +102,7 @@ def block(theirs: str, ours: str) -> list[Entry]:
 
 
 def head(theirs: str, ours: str) -> list[Entry]:
-    """A predictor; `theirs` is what its variables' names begin with."""
+    """A predictor; `theirs` is the prefix of its variables' names."""
     pixels = f"{theirs}pixel_space_head"
     return [
         *separable(f"{pixels}/conv_block/_conv1_bn_act", f"{ours}.pixel_depthwise", f"{ours}.pixel_hidden"),
