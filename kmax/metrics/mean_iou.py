@@ -21,8 +21,8 @@ from kmax.structures import Sample
 @dataclass  # not frozen: torchmetrics refuses to hand out frozen dataclasses
 class MeanIoUResult:
     """In percent. `mean` is over the classes that occur in ground truth or prediction; `per_class` is None for the
-    others; `pixel_accuracy` is the part of labeled pixels that are right. Without any pixel all are None. `confusion`
-    (K, K) counts pixels by true and predicted label."""
+    others; `pixel_accuracy` is the fraction of labeled pixels that are right. Without any pixel all are None.
+    `confusion` (K, K) counts pixels by true and predicted label."""
 
     mean: float | None
     pixel_accuracy: float | None

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 
 class RecordMetric(Metric):
-    """A metric whose state is a compressed record per image; `records` hands them out in the order of image ids.
+    """A metric whose state is a compressed record per image; `records` yields them in the order of image ids.
 
     So results depend neither on the order of images nor on the number of ranks.
     """

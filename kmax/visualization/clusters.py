@@ -1,4 +1,4 @@
-"""How clusters form: assignment, confidence, one query's way through the layers, pixel features as colors.
+"""How clusters form: assignment, confidence, one query followed through the layers, pixel features as colors.
 
 Letters: N queries, K classes without void, h×w mask logits without padding, D depth of the pixel feature.
 """
@@ -47,7 +47,7 @@ def draw_cluster_viewer(
         image: (H, W, 3) uint8 RGB.
         stages: the predictions of this image, without batch and padding, all h×w.
         names: of the stages.
-        query: whose way is shown; default `main_query`.
+        query: the query that is followed; default `main_query`.
         long_side: pixels of each picture's longer side.
 
     Raises:
@@ -93,7 +93,7 @@ def mask_probabilities(mask_logits: Tensor) -> np.ndarray:
 
 
 def main_query(final: Prediction) -> int:
-    """The query with the surest class but void among those that own a pixel."""
+    """The query with the most probable class other than void, among those that own a pixel."""
     probability = final.class_logits.float().softmax(-1)[:, :-1].max(-1).values.cpu().numpy()
     owners = np.unique(final.mask_logits.argmax(0).cpu().numpy())
     return int(owners[probability[owners].argmax()])
@@ -109,8 +109,8 @@ def top_class(stage: Prediction, query: int, categories: Categories) -> str:
 def feature_colors(features: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Pixel features, each (D, h, w), as RGB pictures (h, w, 3) uint8.
 
-    Three principal components each. Components have no sign and neighbors may swap, so each picture is turned
-    (orthogonal Procrustes) toward the one after it: what is alike in two layers looks alike.
+    Three principal components each. Components have no sign and neighbors may swap, so each picture is rotated
+    (orthogonal Procrustes) toward the next one: similar features in two layers then have similar colors.
     """
     pictures: list[np.ndarray] = []
     following: np.ndarray | None = None

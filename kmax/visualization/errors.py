@@ -22,7 +22,7 @@ _OPACITY = 0.65
 def draw_errors(
     image: np.ndarray, truth: Sample, prediction: PanopticMap, categories: Categories, key: bool = True
 ) -> np.ndarray:
-    """The image in gray under the fate of its segments, with the contours of the ground truth.
+    """The image in gray, with its segments colored as right or wrong, and the contours of the ground truth.
 
     Green: pixels that a matched pair of segments shares; yellow: pixels of a matched segment beyond its partner; red:
     predicted segments without a match; blue: missed segments (striped with red under a false one); dark: void, crowd,

@@ -48,8 +48,8 @@ def cluster_color(query: int) -> Color:
 
 def heat(values: np.ndarray) -> np.ndarray:
     """Numbers in 0 … 1 (…) as colors (…, 3) uint8, from dark violet to pale yellow."""
-    place = np.clip(values, 0, 1) * (len(_HEAT) - 1)
-    low = np.minimum(place.astype(int), len(_HEAT) - 2)
-    part = (place - low)[..., None]
+    position = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(position.astype(int), len(_HEAT) - 2)
+    part = (position - low)[..., None]
     color: np.ndarray = (_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).round().astype(np.uint8)
     return color

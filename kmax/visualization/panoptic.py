@@ -93,8 +93,8 @@ def with_key(
     for number, (colors, text) in enumerate(shown):
         top, left = line // 4 + number * line, width + side // 2
         stripes = colors[: max(1, side // 3)]
-        for place, color in enumerate(stripes):
-            box = (left + place * side / len(stripes), top, left + (place + 1) * side / len(stripes) - 1, top + side)
+        for index, color in enumerate(stripes):
+            box = (left + index * side / len(stripes), top, left + (index + 1) * side / len(stripes) - 1, top + side)
             pen.rectangle(box, color)
         pen.text((left + 1.5 * side, top + side / 2), text, INK, face, "lm")
     if len(shown) < len(entries) or not entries:
@@ -129,20 +129,20 @@ def _write_names(
             name = names[segment.label]
             face = font(size, name)
             left, top, right, bottom = draw.textbbox((0, 0), name, face)
-            place = _place(mask, int(bottom - top) + 4, int(right - left) + 4)
-            if place is not None:
-                corner = (place[1] + 2 - left, place[0] + 2 - top)
+            free = _free_box(mask, int(bottom - top) + 4, int(right - left) + 4)
+            if free is not None:
+                corner = (free[1] + 2 - left, free[0] + 2 - top)
                 draw.text(corner, name, PAPER, face, stroke_width=1, stroke_fill=(30, 30, 30))
                 break
 
 
-def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
-    """The upper left corner (row, column) of a height×width box inside the mask, as central as can be; or None. Of a
-    large mask only every so many rows and columns are looked at."""
+def _free_box(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
+    """The upper left corner (row, column) of a height×width box inside the mask, as central as possible; or None. In a
+    large mask only every n-th row and column is examined."""
     coarse = math.isqrt(mask.size // _PIECE) + 1
     if coarse > 1:
-        place = _place(mask[::coarse, ::coarse], -(-height // coarse) + 1, -(-width // coarse) + 1)
-        return place and (place[0] * coarse, place[1] * coarse)
+        corner = _free_box(mask[::coarse, ::coarse], -(-height // coarse) + 1, -(-width // coarse) + 1)
+        return corner and (corner[0] * coarse, corner[1] * coarse)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < height or len(columns) < width:
         return None
