@@ -4,7 +4,7 @@ Training, evaluation, prediction, serving, the demo, videos and checks of data a
 
 * upright, as its orientation tag (EXIF) says and as viewers show it;
 * the first picture of an animation or of several pages;
-* RGB of 8 bits: grey, palette, CMYK, YCbCr, HSV and black-and-white are converted, of 16 bits the upper 8 are taken;
+* RGB of 8 bits: gray, palette, CMYK, YCbCr, HSV and black-and-white are converted, of 16 bits the upper 8 are taken;
   transparency is ignored, the stored colors count;
 * numbers of 32 bits and floats have no known range and are refused, never saturated.
 """

@@ -12,7 +12,7 @@ from torch import Tensor
 from kmax.categories import Categories
 from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions
-from kmax.inference.passes import Logits, predict, run_network, segment
+from kmax.inference.passes import Logits, postprocess_logits, predict, run_network
 from kmax.inference.preprocess import normalize
 from kmax.losses import Criterion, Losses
 from kmax.metrics import MetricSuite, Report
@@ -86,7 +86,7 @@ class KMaXModule(LightningModule):
         metrics, segmentations, clusters = self.metrics, [], []
         for logits in self._logits(batch):
             segmentations.append(
-                segment(
+                postprocess_logits(
                     logits, self.categories.is_thing, self.inference, metrics.needs_semantic, metrics.needs_instances
                 )
             )

@@ -39,7 +39,7 @@ class Segment:
 class Sample:
     """One image of a dataset with its ground truth, on the CPU.
 
-    `image` (H, W, 3) uint8 RGB; `segment_map` (H, W) int32, 0 = unlabelled; `segments` describes every other value
+    `image` (H, W, 3) uint8 RGB; `segment_map` (H, W) int32, 0 = unlabeled; `segments` describes every other value
     that occurs. `image_id` is unique in the dataset; `file_name` names the image in messages and results.
     """
 

@@ -51,8 +51,8 @@ def blobs(batch: int, size: int, segments: int, num_classes: int) -> list[Target
     for _ in range(batch):
         segment_map = torch.zeros(size, size, dtype=torch.int64)
         for segment in range(1, segments):
-            centre, radius = torch.randint(size, (2,)), size / (2 + segment)
-            distance = (rows[:, None] - centre[0]) ** 2 + (rows[None] - centre[1]) ** 2
+            center, radius = torch.randint(size, (2,)), size / (2 + segment)
+            distance = (rows[:, None] - center[0]) ** 2 + (rows[None] - center[1]) ** 2
             segment_map[distance < radius**2] = segment
         segment_map[: size // 10] = -1
         ids, compact = segment_map.unique(return_inverse=True)  # −1 comes first
@@ -128,7 +128,7 @@ def training_step(size: int = 257, batch: int = 2) -> Benchmark:
 
 
 def training_input(size: int = 1281, draws: int = 100) -> Benchmark:
-    """Training images on one core: decode, crop and resize, colour jitter, copy-paste, targets.
+    """Training images on one core: decode, crop and resize, color jitter, copy-paste, targets.
 
     Raises:
         FileNotFoundError: there are no files of COCO; `KMAX_SAMPLE_DATA` names a folder with `coco128/`.
@@ -137,7 +137,7 @@ def training_input(size: int = 1281, draws: int = 100) -> Benchmark:
     folder = root / "annotations" / "panoptic_train2017"
     dataset = CocoPanoptic(root / "train2017", folder, folder.with_suffix(".json"))
     training = TrainingSet(
-        dataset, DatasetOptions(size=(size, size), scale=(0.2, 2.0)), seed=0, min_labelled_pixels=4096
+        dataset, DatasetOptions(size=(size, size), scale=(0.2, 2.0)), seed=0, min_labeled_pixels=4096
     )
     files = [file.read_bytes() for file in sorted((root / "train2017").iterdir())[:draws]]
     single_threaded()

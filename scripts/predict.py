@@ -108,7 +108,7 @@ def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
     options = read_options(PredictOptions, config)
     output = Path(options.output or default_output(options.input))
-    survey(options.input, output)  # before the model is built: a misspelt path should fail at once
+    survey(options.input, output)  # before the model is built: a misspelled path should fail at once
     predictor = Predictor.from_checkpoint(
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )

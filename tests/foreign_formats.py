@@ -222,8 +222,8 @@ def yolo(root: Path, truths: Sequence[Truth], val: int = 2) -> None:
     (root / "data.yaml").write_text(text)
 
 
-def semantic(root: Path, truths: Sequence[Truth], kind: str = "grey") -> list[str]:
-    """`images/`, `masks/` and a list of classes; `kind` is grey, palette or color. Value 0 is no class."""
+def semantic(root: Path, truths: Sequence[Truth], kind: str = "gray") -> list[str]:
+    """`images/`, `masks/` and a list of classes; `kind` is gray, palette or color. Value 0 is no class."""
     pictures(root / "images", truths)
     (root / "masks").mkdir()
     names = list(dict.fromkeys(part.name for truth in truths for part in truth.parts))

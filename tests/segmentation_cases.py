@@ -49,7 +49,7 @@ def case(seed: int) -> Case:
     return Case(truth, panoptic, torch.as_tensor(guess[moved].astype(np.int64)), instances)
 
 
-def relabelled(one: Case, seed: int) -> Case:
+def relabeled(one: Case, seed: int) -> Case:
     """The same image with other ids, and the tables of segments in another order."""
     rng = np.random.default_rng(seed)
     truth_map, segments = _renamed(rng, one.truth.segment_map, one.truth.segments)

@@ -18,7 +18,7 @@ SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]  # a polygon of ten by ten pixels
 
 
 def picture(path: Path, orientation: int = 1, size: tuple[int, int] = (H, W)) -> Path:
-    """A grey image of stored size (H, W)."""
+    """A gray image of stored size (H, W)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", (size[1], size[0]), (len(path.name), 90, 90))
     exif = image.getexif()

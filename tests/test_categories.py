@@ -1,4 +1,4 @@
-"""Categories are data: official counts, distinct colours, and a way through a checkpoint."""
+"""Categories are data: official counts, distinct colors, and a way through a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         load_categories("pascal")
 
 
-def test_a_class_without_a_colour_is_refused() -> None:
+def test_a_class_without_a_color_is_refused() -> None:
     with pytest.raises(ValueError, match="color"):
         Categories.from_dict({"name": "mine", "classes": [{"id": 1, "name": "a", "isthing": 1}]})
 
@@ -67,7 +67,7 @@ def test_a_file_like_ours_is_read(tmp_path: Path) -> None:
     assert load_categories(str(path)) == load_categories("shapes")
 
 
-def test_default_colours_are_distinct() -> None:
+def test_default_colors_are_distinct() -> None:
     assert len({default_color(label) for label in range(200)}) > 195
 
 

@@ -84,7 +84,7 @@ def test_one_odd_rank_neither_stops_nor_spoils_the_other(pair: tuple) -> None:
     description = json.loads(dump.read_text())
     assert description["rank"] == 1
     assert description["step"] == 2
-    assert len(description["draws (pass, index) of each batch"][0]) == 2
+    assert len(description["draws (epoch, index) of each batch"][0]) == 2
     assert len(checkpoint["random_states"]) == 2
 
 

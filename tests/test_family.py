@@ -118,7 +118,7 @@ def test_the_recipes_are_the_published_ones(name: str, size: int, lr: float, are
         (("model.width=0.5",), "width=0.5 belongs to architecture=max_deeplab"),
         (("model=max_deeplab_s", "backbone.drop_path=0.1"), "set model.drop_path"),
         (("model=max_deeplab_s", "backbone.pretrained=true"), "the path of deeplab2's TensorFlow checkpoint"),
-        (("model=max_deeplab_s", "backbone.freeze=all"), "do not reach MaX-DeepLab"),
+        (("model=max_deeplab_s", "backbone.freeze=all"), "have no effect in MaX-DeepLab"),
         (("loss.instance_loss=prototypes",), "set it to pixels, or choose model=max_deeplab_s"),
         (("dataset.random_offset=true", "dataset.copy_paste=true"), "does not go with copy_paste=true"),
     ],

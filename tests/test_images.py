@@ -66,16 +66,16 @@ def drawn(mode: str, height: int, width: int, seed: int) -> tuple[Image.Image, n
     """A picture of a mode, and the colors (H, W, 3) that it shows."""
     rng = np.random.default_rng(seed)
     rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    grey = np.repeat(rgb[..., :1], 3, axis=2)
+    gray = np.repeat(rgb[..., :1], 3, axis=2)
     if mode == "I;16":
         low = rng.integers(0, 256, (height, width), dtype=np.uint16)
-        return Image.fromarray((rgb[..., 0].astype(np.uint16) << 8) + low), grey
+        return Image.fromarray((rgb[..., 0].astype(np.uint16) << 8) + low), gray
     if mode == "1":
-        return Image.fromarray(rgb[..., 0] > 127), np.where(grey > 127, 255, 0).astype(np.uint8)
+        return Image.fromarray(rgb[..., 0] > 127), np.where(gray > 127, 255, 0).astype(np.uint8)
     if mode == "L":
-        return Image.fromarray(rgb[..., 0]), grey
+        return Image.fromarray(rgb[..., 0]), gray
     if mode == "LA":
-        return Image.fromarray(rgb[..., :2], "LA"), grey
+        return Image.fromarray(rgb[..., :2], "LA"), gray
     if mode == "RGBA":
         alpha = rng.integers(0, 256, (height, width, 1), dtype=np.uint8)
         return Image.fromarray(np.concatenate([rgb, alpha], 2)), rgb
@@ -142,7 +142,7 @@ def test_a_range_that_is_not_known_is_refused(tmp_path: Path, dtype: type, value
 
 
 @pytest.mark.parametrize(("largest", "value", "expected"), [(255, 90, 90), (65535, 40000, 156), (4095, 1000, 62)])
-def test_portable_grey_maps_say_their_range(tmp_path: Path, largest: int, value: int, expected: int) -> None:
+def test_portable_gray_maps_say_their_range(tmp_path: Path, largest: int, value: int, expected: int) -> None:
     pixels = np.full((3, 4), value, ">u2" if largest > 255 else "u1").tobytes()
     (tmp_path / "a.pgm").write_bytes(b"P5\n4 3\n%d\n" % largest + pixels)
     assert (open_image(tmp_path / "a.pgm") == expected).all()

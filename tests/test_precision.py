@@ -66,7 +66,7 @@ def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str
 
 def test_float16_loses_no_pixel_of_a_large_image() -> None:
     """Sums over the pixels of a 1281² image exceed 65504, the largest float16: they are made in float32."""
-    from kmax.losses.matching import match
+    from kmax.losses.matching import match_queries
     from kmax.model import kmeans
 
     pixels, queries = 321 * 321, 8
@@ -78,7 +78,7 @@ def test_float16_loses_no_pixel_of_a_large_image() -> None:
     logits = torch.zeros(1, queries, 321, 321, dtype=torch.float16)
     logits[:, 0] = 60
     target = Target(torch.zeros(321, 321, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-    matched = match(torch.zeros(1, queries, 4, dtype=torch.float16), logits, [target])
+    matched = match_queries(torch.zeros(1, queries, 4, dtype=torch.float16), logits, [target])
     assert matched.segment[0].tolist() == [0] + [-1] * (queries - 1)
     assert float(matched.mask_similarity[0, 0]) == pytest.approx(1.0, abs=1e-5)
 

@@ -21,7 +21,7 @@ SIZE = 96
 
 
 def sample(index: int, seed: int = 0) -> Sample:
-    """A picture of shapes with crowd and unlabelled pixels here and there."""
+    """A picture of shapes with crowd and unlabeled pixels here and there."""
     return ShapesDataset(index + 1, seed=seed, min_size=SIZE, max_size=SIZE + 32)[index]
 
 
@@ -32,7 +32,7 @@ def id_png(segment_map: np.ndarray) -> Image.Image:
 
 
 def coco_format(root: Path, train: int = 4, val: int = 2) -> Path:
-    """A user's own data: no colours, ids that are not contiguous, thing and stuff."""
+    """A user's own data: no colors, ids that are not contiguous, thing and stuff."""
     classes = ShapesDataset(1).categories
     categories = [
         {"id": 10 * c.id, "name": f"my {c.name}", "isthing": int(c.is_thing)} for c in reversed(classes.classes)

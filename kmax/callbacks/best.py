@@ -17,8 +17,9 @@ from kmax.console import joined, percent
 class BestCheckpoint(ModelCheckpoint):
     """Keep the weights with the highest `monitor` as `best.ckpt`, and print a line about each validation.
 
-    Of equals the newest is kept; while `monitor` is 0, as panoptic quality is for long, the one whose training loss
-    since the validation before is lower. What was measured with the best weights is kept in checkpoints, too.
+    Among equal values the newest is kept. While `monitor` is 0, as panoptic quality is for a long time, the weights
+    with the lower training loss since the last validation are kept. Checkpoints also store the metrics of the best
+    weights.
 
     Args:
         folder: of the checkpoints.
@@ -37,7 +38,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._loss = float("inf")  # their mean over all ranks at this validation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        with warnings.catch_warnings():  # a run that goes on finds its own files
+        with warnings.catch_warnings():  # a resumed run finds its own files
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
 
@@ -76,7 +77,7 @@ class BestCheckpoint(ModelCheckpoint):
         tie = best is not None and value == float(best)
         better = best is None or value > float(best) or (tie and (value != 0 or self._loss <= self._best_loss))
         better = trainer.strategy.reduce_boolean_decision(better)
-        if better:  # noted now, so that best.ckpt tells of itself
+        if better:  # before saving, so that best.ckpt contains its own metrics
             self._best_loss, self.best_step = self._loss, trainer.global_step
             self.best_metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         return better
@@ -90,7 +91,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._restored = list(state_dict.get("losses", (0.0, 0.0)))
         same = (str(state_dict.get("dirpath")), state_dict.get("monitor")) == (str(self.dirpath), self.monitor)
         if not same or not Path(state_dict["best_model_path"]).is_file():
-            return  # a run that goes on elsewhere, or by another metric, finds its own best
+            return  # a run that continues in another folder, or by another metric, finds its own best
         super().load_state_dict(state_dict)
         self.best_metrics = state_dict.get("best_metrics", {})
         self.best_step = state_dict.get("best_step")

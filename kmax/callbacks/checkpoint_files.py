@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, and found again."""
+"""Checkpoints on disk: written completely or not at all, rotated, and found for resuming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kmax.files import Json, replacing
 from kmax.options import Plain
 
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
-RECIPE = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
+LEARNING_SECTIONS = ("backbone", "dataset", "model", "loss", "optimizer", "seed")
 """Sections of a configuration that decide what is learned."""
 
 
@@ -27,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint` to `path`.
 
         Raises:
-            ValueError: it cannot be written, e.g. because the disk is full; what lay at `path` lies there still.
+            ValueError: it cannot be written, e.g. because the disk is full; the old file at `path` is unchanged.
         """
         path = Path(path)
         try:
@@ -41,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _cannot_write(path: Path, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-    place = next(folder for folder in path.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(place).free / 1e9
+    existing = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(existing).free / 1e9
     return (
         f"The checkpoint {path} cannot be written ({reason}; {free:.1f} GB are free there). Older checkpoints are "
         "untouched: make room, then start the run again with the same command."
@@ -50,7 +50,7 @@ def _cannot_write(path: Path, error: Exception) -> str:
 
 
 def rotate(folder: Path, new: Path) -> None:
-    """Make `new` the last checkpoint of `folder`, and the one that was last the previous one."""
+    """Make `new` the last checkpoint of `folder`, and the former last one the previous one."""
     last = folder / LAST
     if last.exists():
         last.replace(folder / PREVIOUS)
@@ -58,16 +58,17 @@ def rotate(folder: Path, new: Path) -> None:
 
 
 def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Plain) -> Path | None:
-    """The checkpoint that a run goes on from, or None if it starts afresh.
+    """The checkpoint from which a run continues, or None if it starts from the beginning.
 
     Args:
         wanted: a path, `never`, or `auto` for the newest readable checkpoint in `folder`.
         folder: of the callback `ResumeCheckpoint`; None without one.
-        config: all options of the run as plain containers; those of `RECIPE` must be those of the checkpoint.
+        config: all options of the run as plain containers; those of `LEARNING_SECTIONS` must be those of the
+            checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: the path leads to no checkpoint; the folder holds the run of another recipe,
-            or nothing but damaged checkpoints.
+        FileNotFoundError, ValueError: the path leads to no checkpoint; the folder holds a run with other options
+            of learning, or only damaged checkpoints.
     """
     if wanted in (None, "never"):
         return None
@@ -89,7 +90,7 @@ def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Plain) 
             damaged.append(str(path))
             warnings.warn(f"{error} Looking for the one before.", stacklevel=2)
             continue
-        _require_same_recipe(config, checkpoint[CONFIG_KEY], path)
+        _require_same_learning(config, checkpoint[CONFIG_KEY], path)
         return path
     if damaged:
         raise ValueError(
@@ -99,8 +100,11 @@ def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Plain) 
     return None
 
 
-def _require_same_recipe(config: Plain, found: Plain, path: Path) -> None:
-    own, other = _flat({key: config[key] for key in RECIPE}), _flat({key: found.get(key) for key in RECIPE})
+def _require_same_learning(config: Plain, found: Plain, path: Path) -> None:
+    own, other = (
+        _flat({key: config[key] for key in LEARNING_SECTIONS}),
+        _flat({key: found.get(key) for key in LEARNING_SECTIONS}),
+    )
     changed = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
     if changed:
         key = changed[0]

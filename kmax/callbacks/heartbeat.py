@@ -1,4 +1,4 @@
-"""Ranks that watch each other, so that a dead one ends the job instead of leaving the others in a collective."""
+"""Ranks that watch each other, so that a dead rank ends the job instead of blocking the others in a collective."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STOPPED = "stopped"
 class Heartbeat(Callback):
     """End the process where another rank has failed, has died, or has been silent for `patience` seconds.
 
-    A thread of every rank counts up in a store of rank 0's, which looks at all of them; the others look whether rank 0
-    can be reached and whether anyone has given the word to end. Threads go on beating while a rank waits in a
-    collective, loads data or validates, so only a process that is gone or frozen is silent.
+    A thread of every rank increments a counter in a store on rank 0, which watches all counters; the other ranks check
+    that rank 0 can be reached and that nobody has announced the end. The threads continue while a rank waits in a
+    collective, loads data or validates, so only a process that is dead or frozen is silent.
 
     Args:
         every: seconds between two beats.
@@ -34,7 +34,7 @@ class Heartbeat(Callback):
         self._store: Any = None
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
-        self._deadline = float("inf")  # by which this process must have ended by itself
+        self._deadline = float("inf")  # time by which this process must have ended by itself
         self._code = 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,7 +54,7 @@ class Heartbeat(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._thread is None:
             return
-        trainer.strategy.barrier("Heartbeat")  # a rank that is through must not look dead to the others
+        trainer.strategy.barrier("Heartbeat")  # a rank that has finished must not look dead to the others
         self._done.set()
         self._thread.join()
         self._thread = None
@@ -89,7 +89,7 @@ class Heartbeat(Callback):
                     self._end(f"rank 0 cannot be reached from rank {rank}")
 
     def _look(self, seen: dict[int, tuple[int, float]]) -> None:
-        """Tell all to end if one has been silent for too long; `seen` holds each rank's last count and when it came."""
+        """Announce the end if a rank has been silent for too long; `seen` holds each rank's last count and its time."""
         now = time.monotonic()
         for rank, (count, since) in seen.items():
             beats = self._store.add(f"beat/{rank}", 0)

@@ -1,4 +1,4 @@
-"""Loggers with defaults that never stop a run to ask a question, and that go on where an interrupted run stopped."""
+"""Loggers that never block a run with a question, and that continue where an interrupted run stopped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ID_FILE = "wandb_id.txt"
 
 
 def _logged_in() -> bool:
-    """Whether a key of Weights & Biases lies where its client looks for one."""
+    """Whether there is a key of Weights & Biases where its client looks for one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
@@ -35,14 +35,14 @@ def _logged_in() -> bool:
 
 
 def run_id_in(folder: Path) -> str:
-    """The id of the run in `folder`: drawn once, and the same for every rank and every start of the job."""
+    """The id of the run in `folder`: drawn once, and the same for all ranks and all starts of the job."""
     file = folder / ID_FILE
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         own = folder / f".{ID_FILE}.{secrets.token_hex(4)}"
         own.write_text(secrets.token_hex(4))
         try:
-            os.link(own, file)  # the first rank wins, and nobody reads half a file
+            os.link(own, file)  # the first rank wins, and no rank reads an incomplete file
         except FileExistsError:
             pass
         finally:
@@ -53,7 +53,7 @@ def run_id_in(folder: Path) -> str:
 def wandb_logger(save_dir: str, mode: str = "auto", group: str | None = None, **options: Any) -> WandbLogger:
     """A WandbLogger that never asks for a login: `auto` is online for a logged-in user and offline otherwise.
 
-    One run per `save_dir`: a job that is requeued goes on in the run that it began.
+    One run per `save_dir`: a requeued job continues the run that it began.
 
     Args:
         group: of jobs that belong together, e.g. those of a sweep.
@@ -69,7 +69,7 @@ def wandb_logger(save_dir: str, mode: str = "auto", group: str | None = None, **
     import wandb  # here, so that runs without it start sooner
 
     if wandb.run is not None and wandb.run.id != identity:
-        wandb.finish()  # an earlier job of a sweep in this process; its run is not ours
+        wandb.finish()  # of an earlier job of a sweep in this process, with a run of its own
     return WandbLogger(save_dir=save_dir, offline=offline, id=identity, resume="allow", group=group, **options)
 
 
@@ -86,10 +86,10 @@ def tensorboard_logger(**options: Any) -> TensorBoardLogger:
 
 
 class ContinuedCSVLogger(CSVLogger):
-    """`metrics.csv` of a run over all its starts; Lightning's own would begin the file anew.
+    """`metrics.csv` of a run over all its starts; Lightning's own logger would overwrite the file.
 
-    Rows at or after the first step that is logged again are dropped: an interrupted run had got beyond its checkpoint,
-    or this one starts afresh.
+    Rows at or after the first step that is logged again are dropped: the interrupted run was ahead of its checkpoint,
+    or this run starts from the beginning.
     """
 
     def __init__(self, save_dir: str, **options: Any) -> None:
@@ -114,8 +114,8 @@ class ContinuedCSVLogger(CSVLogger):
 
 
 def earlier_rows(file: Path) -> list[Json]:
-    """What an earlier start has logged, row by row as text. A file with anything else in it, such as a row that was cut
-    off, is kept beside as `metrics-odd-1.csv`, and its rows that can be read are taken over."""
+    """The rows that an earlier start has logged, as text. A file with anything else in it, such as an incomplete row,
+    is kept as `metrics-odd-1.csv`, and its valid rows are taken over."""
     if not file.is_file():
         return []
     text = file.read_text(encoding="utf-8", errors="replace")
@@ -138,7 +138,7 @@ def _is_row(row: dict[Any, Any]) -> bool:
 
 
 def close_loggers(loggers: Iterable[Logger], exit_code: int) -> None:
-    """Write out what the loggers still hold, before the process is taken away; wandb hears that it is preempted."""
+    """Write out what the loggers still hold before the process ends, and tell wandb that the run is preempted."""
     for logger in loggers:
         logger.save()
         if isinstance(logger, WandbLogger):

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, kept where the weights are."""
+"""An exponential moving average of the weights, on the device of the weights."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kmax.checkpoint.own import CheckpointDict
 class MovingAverage(Callback):
     """Validate and save an exponential moving average of weights and running statistics.
 
-    The average starts as the weights after the first optimizer step of the run; from then on, each step moves it by
-    1 − `decay` of the way to the current weights: a few kernels for all of them, on their device. Counters of batches
-    are not averaged. A checkpoint's `state_dict` is the average, its `current_model_state` what training goes on from
-    (as in checkpoints of Lightning's `EMAWeightAveraging`, which can be resumed from). At the end of training the
-    module holds the average.
+    The average starts as the weights after the first optimizer step of the run; then each step moves it by the
+    fraction 1 − `decay` toward the current weights, in a few kernels on their device. Counters of batches are not
+    averaged. A checkpoint's `state_dict` is the average, its `current_model_state` are the weights that training
+    resumes (as in checkpoints of Lightning's `EMAWeightAveraging`, which can be resumed from). At the end of training
+    the module holds the average.
 
     Raises:
         ValueError: `decay` is not between 0 and 1.
@@ -45,7 +45,7 @@ class MovingAverage(Callback):
             pl_module.load_state_dict(checkpoint["current_model_state"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # By now the module lies on its device.
+        # By now the module is on its device.
         self._current = {name: value for name, value in pl_module.state_dict().items() if value.is_floating_point()}
         self._average = {name: value.clone() for name, value in self._current.items()}
         for name in self._restored:

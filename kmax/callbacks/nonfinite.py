@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite costs one step, on all ranks, and leaves a trace."""
+"""Skip steps whose loss or gradient is not finite, on all ranks, and write a report."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class NonFiniteGuard(Callback):
     All ranks go through the backward pass, so that none waits for another, and agree before the optimizer steps. A
     skipped step leaves weights, moments and running statistics as they were; schedule and step counter go on. The
     number of skipped steps is logged as `train/skipped_steps`. The first one on each rank is described in
-    `folder`/nonfinite-step…-rank….json: the draws of its batches, from which the data can be made again, and the
+    `folder`/nonfinite-step…-rank….json: the draws of its batches, from which the data can be reproduced, and the
     configuration. With float16 the gradient scaler skips steps while it looks for its scale; those count too.
 
     Args:
         folder: of the run.
-        max_in_a_row: so many skipped steps one after the other end the run with a ValueError.
+        max_in_a_row: this many skipped steps in a row end the run with a ValueError.
     """
 
     def __init__(self, folder: str | Path, max_in_a_row: int = 50) -> None:
@@ -35,8 +35,8 @@ class NonFiniteGuard(Callback):
         self._losses: list[Tensor] = []
         self._draws: list[list[tuple[int, int]]] = []
         self._statistics: list[Tensor] = []  # running means and variances
-        self._kept: list[Tensor] = []  # what they were before the step
-        self._count = torch.zeros(())  # of skipped steps, where the module lies
+        self._kept: list[Tensor] = []  # their values before the step
+        self._count = torch.zeros(())  # of skipped steps, on the module's device
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
@@ -82,7 +82,7 @@ class NonFiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        pl_module.log("train/skipped_steps", self._count)  # a number would be copied to the device in every step
+        pl_module.log("train/skipped_steps", self._count)  # a Python number would be copied to the device in every step
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
@@ -97,7 +97,7 @@ class NonFiniteGuard(Callback):
         self._copy(self._statistics, self._kept)
         with torch.no_grad():
             if scaler_of(trainer) and getattr(optimizer, "_step_supports_amp_scaling", False):
-                gradients[0].fill_(torch.nan)  # a fused optimizer itself looks for what is not finite
+                gradients[0].fill_(torch.nan)  # a fused optimizer checks for non-finite values itself
             else:
                 optimizer.zero_grad(set_to_none=True)
 
@@ -114,7 +114,7 @@ class NonFiniteGuard(Callback):
             "step": trainer.global_step,
             "rank": trainer.global_rank,
             "losses": [str(loss) for loss in losses.tolist()],
-            "draws (pass, index) of each batch": self._draws,
+            "draws (epoch, index) of each batch": self._draws,
             "scale": scaler.get_scale() if scaler else None,
             "precision": trainer.precision,
             "config": getattr(pl_module, "config", {}),

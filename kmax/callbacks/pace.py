@@ -1,4 +1,4 @@
-"""How fast a run is, and how long it will take."""
+"""The speed of a run, and the time that it still takes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 
 class Pace:
-    """The speed of training over the last `window` marks, validations timed apart.
+    """The speed of training over the last `window` marks; validations are timed separately.
 
-    Only steps of this process count, so that the time left is right after a resume, too; the first one, in which
+    Only steps of this process count, so that the remaining time is also right after a resume. The first step, in which
     workers start and kernels are chosen, does not count.
 
     Args:
@@ -26,7 +26,7 @@ class Pace:
         self._validation: float | None = None  # seconds that the last one took
 
     def mark(self, step: int) -> None:
-        """So many steps are done."""
+        """Note that `step` steps are done."""
         self._marks.append((self._clock() - self._apart, step))
 
     def pause(self) -> None:
@@ -49,6 +49,6 @@ class Pace:
         return (last - first) / (now - before) if now > before and last > first else None
 
     def seconds_left(self, steps: int, validations: int) -> float | None:
-        """How long so many steps and validations will take; None while nothing is known."""
+        """Seconds that `steps` steps and `validations` validations will take; None while the speed is unknown."""
         rate = self.steps_per_second
         return None if rate is None else steps / rate + validations * (self._validation or 0.0)

@@ -18,7 +18,7 @@ from kmax.visualization import panel
 class Panels(Callback):
     """Draw the first `images` validation images of every validation in training into `folder`.
 
-    Files are named `step{step}-{image id}.png` (an id that is no file name is made one); a logger with `log_image`
+    Files are named `step{step}-{image id}.png` (ids that are not file names are converted); a logger with `log_image`
     (wandb) gets the same pictures.
     """
 
@@ -30,7 +30,7 @@ class Panels(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._panels = []
-        # Weights that are only loaded to be measured again are not those of the step that training stands at.
+        # Weights that are loaded only to be measured again do not belong to the current step of training.
         self._drawing = trainer.is_global_zero and trainer.state.fn == "fit"
 
     def on_validation_batch_end(

@@ -19,8 +19,8 @@ from kmax.structures import Batch
 class PredictionWriter(Callback):
     """Write what validation predicts to `folder`/panoptic/*.png and `folder`/panoptic.json.
 
-    Each rank writes its own JSON part under names of its own; rank 0 joins them at the end and gives the PNG files the
-    names of their images, with as much of the folders as makes them unique.
+    Each rank writes a JSON part and PNG files under names of its own. At the end rank 0 joins the parts and renames the
+    PNG files after their images, with as many of the folders as make the names unique.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a run stands: one moving line on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a bar on a terminal, otherwise a plain line from time to time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kmax.console import Recorder, digits, drawn_over, duration, joined, percent
 
 
 class Progress(ProgressBar):
-    """Step of steps, images per second, time left, loss, and the last and the best score.
+    """Show step, images per second, time left, loss, and the last and the best score.
 
-    On a terminal a bar moves at its bottom, and what is printed scrolls by above; in a file or a pipe there are plain
-    lines. To read the loss is to wait for its step, so it is read only when something is shown.
+    On a terminal a bar stays at the bottom, and printed lines scroll above it; in a file or a pipe there are plain
+    lines. Reading the loss means waiting for its step, so it is read only when something is shown.
 
     Args:
-        refresh_rate: batches from one look to the next.
+        refresh_rate: batches between two updates.
         seconds: between two plain lines, at least.
     """
 
@@ -130,7 +130,7 @@ class Progress(ProgressBar):
         )
 
     def _open(self, what: str, total: int, done: int) -> None:
-        """Begin a bar where there is a terminal, in place of the one before."""
+        """Begin a bar if there is a terminal, instead of the bar before."""
         terminal = _terminal() if self._enabled else None
         if terminal is None:
             return

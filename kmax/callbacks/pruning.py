@@ -1,4 +1,4 @@
-"""Stopping the jobs of a sweep that are not worth their time."""
+"""Early stopping of jobs of a sweep by the median rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmax.results.sweeps import PROGRESS, read_progress
 
 
 def hopeless(own: Mapping[int, float], others: Iterable[Mapping[int, float]], step: int, min_jobs: int) -> bool:
-    """The median rule: the best value so far is below the median of what the other jobs had at this step.
+    """The median rule: whether the best value so far is below the median of the other jobs at this step.
 
     Args:
         own, others: step → value, the higher the better.
@@ -27,10 +27,10 @@ def hopeless(own: Mapping[int, float], others: Iterable[Mapping[int, float]], st
 
 
 class MedianPruning(Callback):
-    """End a job of a sweep early where its metric stays below the median of the other jobs at the same step.
+    """End a job of a sweep early if its metric stays below the median of the other jobs at the same step.
 
-    Jobs tell each other through a file `progress.json` in their folders, siblings below the folder of the sweep, so it
-    works with every launcher and sweeper. Jobs that run at the same time count too, and so do pruned ones, for the
+    Jobs share their values through a file `progress.json` in their folders, siblings below the folder of the sweep, so
+    it works with every launcher and sweeper. Jobs that run at the same time count too, and so do pruned ones, for the
     steps that they have seen. The sweeper gets the best value that the job had reached.
 
     Args:
@@ -58,8 +58,8 @@ class MedianPruning(Callback):
                 print(f"Pruned at step {step}: {self.monitor} {value:.2f} is below the median of the other jobs.")
 
     def _report(self, step: int, value: float) -> bool:
-        """Tell the others, and say whether this job is to end."""
-        # What an interrupted run had told of later steps is told anew.
+        """Report the value to the other jobs, and return whether this job is to end."""
+        # Values that an interrupted run reported for later steps are replaced.
         own = {s: v for s, v in read_progress(self.file)[0].items() if s < step} | {step: value}
         others = (read_progress(f)[0] for f in self.file.parent.parent.glob(f"*/{PROGRESS}") if f != self.file)
         stop = step >= self.warmup_steps and hopeless(own, others, step, self.min_jobs)

@@ -17,7 +17,7 @@ KEY = "random_states"
 
 
 class RandomState(Callback):
-    """Every rank draws random numbers of its own, and a resumed run draws those that it would have drawn.
+    """Every rank has its own random numbers, and a resumed run draws the same ones as an uninterrupted run.
 
     The states of Python, NumPy, torch on the CPU and on the rank's own GPU are gathered into each checkpoint.
     """
@@ -58,7 +58,7 @@ def random_state(device: torch.device) -> Json:
 
 
 def set_random_state(state: Json) -> None:
-    """Put the generators back to where `random_state` found them."""
+    """Restore the state of all generators that `random_state` has returned."""
     random.setstate(state["python"])
     numpy = {**state["numpy"], "state": {**state["numpy"]["state"]}}
     numpy["state"]["key"] = np.array(numpy["state"]["key"], np.uint32)

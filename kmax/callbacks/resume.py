@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: every so many steps, before each validation, and when the run is asked to stop."""
+"""Checkpoints for resuming: at regular steps, before each validation, and when the run is asked to stop."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 class ResumeCheckpoint(Checkpoint):
     """Keep the last two states of a run in `folder`, as `last.ckpt` and `previous.ckpt`.
 
-    A state is that after a whole optimizer step, with nothing accumulated. It is written every `every_n_steps` steps,
+    A state is saved after a whole optimizer step, with nothing accumulated. It is written every `every_n_steps` steps,
     before each validation, at the end, and when a signal (`signals.NAMES`, or Ctrl-C) has reached any rank; in this
-    last case the job is then requeued and the run ends (`signals.Stopped`). A run that goes on from such a state, with
-    all of this module's callbacks, computes exactly what it would have computed without the interruption.
+    last case the job is then requeued and the run ends (`signals.Stopped`). A run that resumes from such a state, with
+    all callbacks of this package, computes exactly what it would have computed without the interruption.
 
     Args:
         folder: of the run's checkpoints.
-        every_n_steps: what a run that is killed outright loses at most, in optimizer steps.
+        every_n_steps: optimizer steps between two checkpoints, which a run that is killed loses at most.
     """
 
     def __init__(self, folder: str | Path, every_n_steps: int) -> None:
@@ -42,10 +42,10 @@ class ResumeCheckpoint(Checkpoint):
             STOP_SIGNALS.listen()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        STOP_SIGNALS.listen()  # again: Lightning has put its own handlers over these by now
+        STOP_SIGNALS.listen()  # again: by now Lightning has replaced these handlers by its own
         STOP_SIGNALS.listen_to_ctrl_c()
         if trainer.is_global_zero:
-            for unfinished in self.folder.glob(f".*-{NEXT}"):  # of a start that was killed while it wrote
+            for unfinished in self.folder.glob(f".*-{NEXT}"):  # files of a start that was killed while it wrote
                 unfinished.unlink(missing_ok=True)
         self._step = self.last_step = trainer.global_step
 
@@ -58,7 +58,7 @@ class ResumeCheckpoint(Checkpoint):
         self._step = step
         validates, ends = validation_follows(trainer), step >= trainer.max_steps
         if ends and validates:
-            return  # a run that is over would not be asked again for the validation that is still due
+            return  # resuming a finished run would not run the validation that is still due
         stop = _asked_to_stop(trainer) and not ends
         if stop or ends or validates or step % self.every_n_steps == 0:
             self._save(trainer, before_validation=validates)
@@ -80,7 +80,7 @@ class ResumeCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # Ranks validate different numbers of batches, so they cannot be asked; the state before lies on disk.
+        # Ranks validate different numbers of batches, so they cannot exchange flags; the last state is on disk already.
         saved = self.last_step == trainer.global_step
         if trainer.is_global_zero and saved and _fitting(trainer) and STOP_SIGNALS.received is not None:
             self._leave(trainer)
@@ -116,8 +116,8 @@ class ResumeCheckpoint(Checkpoint):
 
 
 def _asked_to_stop(trainer: Trainer) -> bool:
-    """Whether any rank was asked to stop: as the ranks told each other together with what else they exchange in a step
-    (`NonFiniteGuard`), or, without that, in an exchange of its own. All ranks must ask."""
+    """Whether any rank was asked to stop: known from the exchange of `NonFiniteGuard` in this step, or, without it,
+    from an exchange of its own. All ranks must call this."""
     agreed, STOP_SIGNALS.agreed = STOP_SIGNALS.agreed, None
     if agreed is not None:
         return agreed
@@ -135,7 +135,7 @@ def _fitting(trainer: Trainer) -> bool:
 
 
 def _mark_validation_as_due(state: dict[str, Any]) -> None:
-    """Make the `state` of Lightning's fit loop say: in the midst of validation, at its first batch.
+    """Change the `state` of Lightning's fit loop to: in validation, at its first batch.
 
     Lightning takes a validation that is due after the batch of the checkpoint for one that has been run, unless it was
     interrupted. Where it was, the step of the loggers is counted twice after the restart.

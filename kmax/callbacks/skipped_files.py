@@ -1,4 +1,4 @@
-"""A word at the end about images that training had to skip."""
+"""A message at the end about images that training had to skip."""
 
 from __future__ import annotations
 

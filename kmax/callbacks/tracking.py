@@ -1,4 +1,4 @@
-"""What a run tells its loggers besides numbers: its configuration, the code, a table per class, its checkpoints."""
+"""What loggers get besides numbers: the configuration, the code version, a table per class, and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def code_version() -> Json:
     """`version` of the package, `commit` and whether it is `dirty`; the last two are None outside a git checkout."""
     package = Path(kmax.__file__).parent
     version: Json = {"version": kmax.__version__, "commit": None, "dirty": None}
-    # An installed package may lie inside somebody else's checkout, which says nothing about it.
+    # An installed package may be inside another checkout, whose commit says nothing about the package.
     if _git(package, "ls-files", "__init__.py"):
         version["commit"] = _git(package, "rev-parse", "HEAD")
         version["dirty"] = bool(_git(package, "status", "--porcelain", "--untracked-files=no"))

@@ -34,8 +34,8 @@ class Category:
 class Categories:
     """The classes of a dataset in the order of their contiguous labels 0 … K−1.
 
-    `by_id`: they come from a list of classes, which may call them otherwise than annotation files do; ids then tell
-    which is which.
+    `by_id`: they come from a list of classes, which may rename the classes of annotation files; ids then decide which
+    class is meant.
     """
 
     name: str
@@ -95,7 +95,7 @@ LARGEST_CATEGORY = (1 << 31) - 1
 
 
 def read_classes(entries: Sequence[object], path: Path | str, key: str) -> tuple[Category, ...]:
-    """The classes that a user's list tells of; `key` is what the file calls it.
+    """The classes of a user's list; `key` is the name of the list in the file.
 
     Raises:
         ValueError: an entry without id, name, isthing and color, or with something else there.
@@ -172,8 +172,8 @@ def _named(name: str, entries: Sequence[object], path: Path, key: str) -> Catego
     for what, values in (("an id", [c.id for c in classes]), ("a name", [c.name.strip() for c in classes])):
         value, count = Counter(values).most_common(1)[0] if values else (None, 0)
         if count > 1:
-            places = " and ".join(f"{key}[{n}]" for n, other in enumerate(values) if other == value)
-            raise ValueError(f"{path}: {places} repeat {what}, {shown(value)}: give each class its own.")
+            repeated = " and ".join(f"{key}[{n}]" for n, other in enumerate(values) if other == value)
+            raise ValueError(f"{path}: {repeated} repeat {what}, {shown(value)}: give each class its own.")
     if not classes:
         raise ValueError(f"{path}: its {key} are empty: list at least one class.")
     return Categories(name, classes)
@@ -181,16 +181,16 @@ def _named(name: str, entries: Sequence[object], path: Path, key: str) -> Catego
 
 def _categories_section(path: Path) -> list[object] | None:
     """The list under the key `categories`, without parsing the rest of a file of perhaps hundreds of megabytes; None
-    where only the whole can tell: the key occurs not once, or the file is in UTF-16."""
+    if the whole file must be parsed: the key does not occur exactly once, or the file is in UTF-16."""
     decoder = json.JSONDecoder()
     with path.open("rb") as file:
         if not path.stat().st_size:
             return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            places = [match.end() for match in re.finditer(rb'"categories"\s*:\s*', content)]
-            if len(places) == 1 and content[places[0] : places[0] + 1] == b"[":
+            starts = [match.end() for match in re.finditer(rb'"categories"\s*:\s*', content)]
+            if len(starts) == 1 and content[starts[0] : starts[0] + 1] == b"[":
                 try:
-                    found = decoder.decode(_balanced_list(content, places[0]).decode())
+                    found = decoder.decode(_balanced_list(content, starts[0]).decode())
                 except ValueError:
                     return None
                 return found if isinstance(found, list) else None

@@ -1,7 +1,7 @@
-"""Checks of the JSON that other people wrote, where it enters.
+"""Checks of JSON files from outside, where they enter the program.
 
-Each ends in one sentence that names the file, the list and its entry, what was found and what is wanted. What passes is
-checked by whole columns: a file of a million segments costs a second.
+An error is one sentence that names the file, the list and its entry, what was found and what is expected. Valid columns
+are checked as a whole: a file of a million segments takes a second.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Millions of new objects, none of them garbage: looking for garbage meanwhile takes twice the time."""
+    """Pause the garbage collector: while millions of objects are created, it would double the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -65,14 +65,14 @@ def without_collector() -> Iterator[None]:
 
 
 def shown(value: object) -> str:
-    """A value for a message: as JSON has it, on one line, shortened."""
+    """A value for a message: as JSON, on one line, shortened."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a value must be: `words` for messages, `one` tells of a value, `all` of many at once."""
+    """What a value must be: `words` for messages; `one` checks a value, `all` many at once."""
 
     words: str
     one: Callable[[Any], bool]
@@ -124,7 +124,7 @@ ID = Kind(
         and _are_texts([value for value in values if type(value) is str])
     ),
 )
-"""Of images."""
+"""Kind of the ids of images."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Table:
         return values
 
     def _complaint(self, key: str, kind: Kind, default: object) -> ValueError:
-        """What is wrong with the first entry that is wrong."""
+        """A sentence about the first invalid entry."""
         for number, entry in enumerate(self.entries):
             where = f"{self.path}: {self.where(number)}"
             if not isinstance(entry, dict):

@@ -1,4 +1,4 @@
-"""What a JSON file is: three kinds that are read, and others for messages."""
+"""The kind of a JSON file: three kinds that are read, and others for messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kmax.files import Json
 
 LABELME, COCO_INSTANCES, COCO_PANOPTIC = "Labelme JSON", "COCO instances JSON", "COCO panoptic JSON"
 CONVERTER = "scripts/prepare_own.py"
-"""What makes the format that is trained on of the kinds that are read."""
+"""The command that converts the kinds that are read into the format for training."""
 _OTHER_KINDS = (
     ({"annotations", "images"}, "COCO JSON without categories"),
     ({"_via_img_metadata"}, "a VGG Image Annotator project"),
@@ -22,7 +22,7 @@ _OTHER_KINDS = (
 
 
 def kind_of(content: object) -> str:
-    """What a JSON file is, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
+    """The kind of a JSON file, in words for messages; `LABELME`, `COCO_INSTANCES`, `COCO_PANOPTIC` are read."""
     if isinstance(content, list):
         entry = content[0] if content and isinstance(content[0], dict) else {}
         if "data" in entry:

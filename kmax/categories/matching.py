@@ -1,4 +1,4 @@
-"""Which class of ours is meant by a category of an annotation file."""
+"""Match the categories of an annotation file with our classes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def match_categories(
 ) -> dict[int, int]:
     """Label by id for the categories that a file uses.
 
-    Files number their classes as they like, so names decide: a split that numbers them otherwise than the one that
-    `categories` come from is read with its own numbers. Only `categories` that are a list of classes (`by_id`) may
+    Files number their classes as they like, so names decide: a split whose numbers differ from those of
+    `categories` is read with its own numbers. Only `categories` that are a list of classes (`by_id`) may
     rename those of annotation files; then ids decide, unless a name stands at another id.
 
     Args:
-        listed: what the file says of its categories; nothing: ids decide.
+        listed: the categories that the file lists; if none, ids decide.
         used: the ids that its segments have.
 
     Raises:

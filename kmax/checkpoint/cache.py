@@ -1,4 +1,4 @@
-"""Where downloaded weights are kept, and what is remembered of them."""
+"""Where downloaded weights are kept, and the records about them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _among_temporary_files() -> Path:
 
 @dataclass(frozen=True)
 class Print:
-    """A fingerprint: what a file's content is, in bytes and by its SHA-256."""
+    """A fingerprint of a file's content: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
@@ -73,7 +73,7 @@ def fingerprint(path: Path) -> Print:
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of a download: the address, the published file, and what it was converted to.
+    """The record of a download: the address, the published file, and the converted file.
 
     The published file is fingerprinted when it first arrives, since its authors publish no hash; a later download is
     compared with the first.
@@ -85,7 +85,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record in a file; None if there is none that can be read."""
+        """The record in a file; None if it is missing or cannot be read."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             converted = content["converted"]
@@ -94,14 +94,14 @@ class Record:
             return None
 
     def write(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the record, complete or not at all."""
         with replacing(path) as file:
             file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock among the processes that share the cache; whoever must wait says for what."""
+    """Hold a lock among the processes that share the cache; a process that waits says for what."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.5)

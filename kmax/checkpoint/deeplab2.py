@@ -15,7 +15,7 @@ from torch import Tensor
 from kmax.checkpoint.deeplab2_max import MEMORY, MEMORY_ALIAS, max_backbone, max_deeplab, variant_of
 from kmax.checkpoint.names import NameTable
 from kmax.checkpoint.tensorflow_parts import (
-    CENTRES,
+    CENTERS,
     CONV,
     DENSE,
     LAYER_SCALE,
@@ -99,7 +99,7 @@ def _transformer_decoder() -> list[Entry]:
     )
     attention, own = f"{layer}/_memory_attention", f"{ours}.self_attention"
     return [
-        Entry("transformer_decoder/cluster_centers", "transformer_decoder.centres", CENTRES),
+        Entry("transformer_decoder/cluster_centers", "transformer_decoder.centres", CENTERS),
         *(e for a, b, layout in convs for e in conv_norm(f"{layer}/{a}", f"{ours}.{b}", layout)),
         *batch_norm(f"{layer}/_kmeans_memory_batch_norm_retrieved_value", f"{ours}.update_norm"),
         *batch_norm(f"{attention}/_batch_norm_similarity", f"{own}.logit_norm"),
@@ -133,7 +133,7 @@ class Variables:
 
     @classmethod
     def of_kmax(cls, backbone: str, atrous: bool) -> Variables:
-        """kMaX-DeepLab's: `backbone` is a key of BACKBONES; `atrous`: its semantic head has an ASPP."""
+        """The table of kMaX-DeepLab: `backbone` is a key of BACKBONES; `atrous`: its semantic head has an ASPP."""
         return cls([*BACKBONES[backbone](), *_pixel_decoder(), *_transformer_decoder(), *semantic_head(atrous)])
 
     @classmethod
@@ -166,7 +166,7 @@ class Variables:
 
 
 def is_max_deeplab(names: Iterable[str]) -> bool:
-    """Whether variables are a MaX-DeepLab's."""
+    """Whether variables belong to a MaX-DeepLab."""
     return bool({MEMORY, MEMORY_ALIAS} & set(names))
 
 
@@ -186,7 +186,7 @@ def from_deeplab2(variables: Mapping[str, Any], is_thing: Sequence[bool]) -> dic
     """A published TensorFlow checkpoint's variables under our names, in our layouts and order of classes.
 
     Args:
-        variables: NumPy or torch values by name, without what belongs to the optimizer.
+        variables: NumPy or torch values by name, without those of the optimizer.
         is_thing: things (True) and stuff by label, of the dataset that the checkpoint was trained on.
 
     Raises:
@@ -230,10 +230,10 @@ def to_deeplab2(state_dict: Mapping[str, Tensor], is_thing: Sequence[bool]) -> d
 
 
 def _ordered(value: Tensor, order: Tensor, ours: str, void: int) -> Tensor:
-    """The rows of a head in another order, other entries as they are.
+    """The rows of a head in another order; other entries unchanged.
 
-    Of a class head: by `order`. Of a semantic head with as many rows, i.e. one more than classes: turned by `void`, −1
-    from theirs, whose first channel is void, to ours, whose last is, 1 back.
+    Rows of a class head are reordered by `order`. Rows of a semantic head with void (one more than classes) are rolled
+    by `void`: −1 from theirs, where void is the first channel, to ours, where it is the last; 1 back.
     """
     if ours.startswith(_SEMANTIC_HEADS):
         return value.roll(void, 0) if len(value) == len(order) else value
@@ -245,6 +245,6 @@ def _ordered(value: Tensor, order: Tensor, ours: str, void: int) -> Tensor:
 
 
 def batch_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """PyTorch's batch norms also count batches; TensorFlow's don't."""
+    """The counters of batches, which PyTorch's batch norms have and TensorFlow's do not."""
     means = (name for name in state if name.endswith(".running_mean"))
     return {name.removesuffix("running_mean") + _COUNTER: torch.tensor(0) for name in means}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kmax.checkpoint.tensorflow_parts import (
-    CENTRES,
+    CENTERS,
     PIXEL_CONV,
     QUERY_CONV,
     QUERY_OUTPUT,
@@ -22,7 +22,7 @@ from kmax.checkpoint.tensorflow_parts import (
 
 MEMORY = "encoder/memory_feature"
 MEMORY_ALIAS = "encoder/_memory_feature"
-"""What some checkpoints call the memory."""
+"""Another name of the memory, in some checkpoints."""
 _BACKBONE_STEPS = {
     "s": ("_stage2", "_stage3", "_stage4", "_stage5"),
     "l": tuple(f"_stage{i}" for i in range(1, 6)) + tuple(f"_decoder_stage{i}" for i in range(1, 5)),
@@ -37,12 +37,12 @@ _NOT_BASIC = ("_stage5", "_decoder_stage4", "_decoder_stage4_extra", "_decoder_s
 
 
 def variant_of(names: Iterable[str]) -> str:
-    """Which of the published networks variables belong to: s or l."""
+    """The published network that variables belong to: s or l."""
     return "s" if any(name.startswith("encoder/_stem/_conv1_bn_act/") for name in names) else "l"
 
 
 def max_backbone(variant: str) -> list[Entry]:
-    """What ImageNet weights are for."""
+    """The entries of the part that ImageNet weights fill."""
     stems = enumerate(_STEMS[variant])
     entries = [entry for i, theirs in stems for entry in conv_norm(f"encoder/_stem{theirs}", f"backbone.stem.{i}")]
     for i, name in enumerate(_BACKBONE_STEPS[variant]):
@@ -51,8 +51,8 @@ def max_backbone(variant: str) -> list[Entry]:
 
 
 def max_deeplab(variant: str) -> list[Entry]:
-    """The whole network."""
-    entries = [*max_backbone(variant), Entry(MEMORY, "memory", CENTRES)]
+    """The entries of the whole network."""
+    entries = [*max_backbone(variant), Entry(MEMORY, "memory", CENTERS)]
     for i, name in enumerate(_DECODER_STEPS[variant]):
         entries += _step(variant, name, f"decoder.{i}")
     for i, name in enumerate((*_BACKBONE_STEPS[variant], *_DECODER_STEPS[variant])):
@@ -63,7 +63,7 @@ def max_deeplab(variant: str) -> list[Entry]:
 
 
 def _step(variant: str, name: str, ours: str) -> list[Entry]:
-    """The fusion of a step, its basic blocks where it has some, and the others."""
+    """The entries of a step: its fusion, its basic blocks if there are any, and the other blocks."""
     fuse, blocks = f"encoder/{name}_resized_fuse", f"encoder/{name}/_block#+1"
     entries = []
     if name.startswith("_decoder"):

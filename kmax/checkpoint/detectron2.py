@@ -1,7 +1,7 @@
 """Published PyTorch checkpoints (for Detectron2) ↔ our names.
 
-The tables pair beginnings of names, theirs and ours; `#` stands for a number that both have. Their spelling stays in
-here.
+The tables pair prefixes of names, theirs and ours; `#` stands for a number that both have. Their spelling occurs only
+in this file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kmax.checkpoint.names import NameTable, misfit
+from kmax.checkpoint.names import NameTable, describe_mismatch
 
 Table = tuple[tuple[str, str], ...]
 
@@ -115,7 +115,7 @@ TABLE: Table = (
     *((_SEMANTIC + theirs, "semantic_head." + ours) for theirs, ours in (*_ATROUS_HEAD, *_PLAIN_HEAD)),
     *(("sem_seg_head.predictor." + theirs, "transformer_decoder." + ours) for theirs, ours in _TRANSFORMER_DECODER),
 )
-"""(beginning of their name, beginning of ours), the longer before the shorter; the rest is the same on both sides."""
+"""(prefix of their name, prefix of ours), longer ones first; the rest of a name is the same on both sides."""
 _NAMES = NameTable(TABLE)
 
 
@@ -167,7 +167,7 @@ def load_detectron2(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
         ValueError: names or shapes that do not fit; the message names the first of each kind and the remedy.
     """
     theirs, own = from_detectron2(state_dict), model.state_dict()
-    problem = misfit(own, theirs)
+    problem = describe_mismatch(own, theirs)
     if problem:
         raise ValueError(
             f"The checkpoint does not fit the model: {problem}. Choose the experiment that it was published for."

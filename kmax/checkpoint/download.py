@@ -1,8 +1,8 @@
 """Published weights by name: downloaded once, converted, checked, and kept in the user's cache.
 
 For each name the cache holds the converted `NAME.safetensors` and the record of what was downloaded (`NAME.json`);
-while it is being made also the published file, whole or in part, and a lock. Several processes, on machines that share
-the folder, may ask for the same name at once: one works, the others wait.
+during the download also the published file, complete or in part, and a lock. Several processes, also on several
+machines that share the folder, may ask for the same name at once: one works, the others wait.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from kmax.checkpoint.transfer import Patience, TransferError, transfer, unreacha
 from kmax.files import OUT_OF_SPACE, replacing
 
 Convert = Callable[[Path, Path], None]
-"""Makes the second path, a file of ours, of the first: a published file, or the folder of an unpacked archive."""
+"""Converts the first path, a published file or the folder of an unpacked archive, into the second, a file of ours."""
 HUGGING_FACE = "https://huggingface.co"
-"""Its addresses go to `$HF_ENDPOINT` where a mirror is named."""
+"""Host whose addresses are replaced by `$HF_ENDPOINT` if that names a mirror."""
 _SIGNATURES = {ARCHIVE: (b"\x1f\x8b",), ".pth": (b"PK", b"\x80")}
 
 
@@ -36,7 +36,7 @@ def local_weights(entry: Published, convert: Convert, patience: Patience | None 
     """The converted weights of a published file, downloaded and converted now if they are not in the cache.
 
     Raises:
-        ValueError: they cannot be had, or are not what they were; one sentence with the remedy.
+        ValueError: they cannot be downloaded, or have changed; one sentence with the remedy.
     """
     target = cache_dir() / f"{entry.name}.safetensors"
     record = target.with_suffix(".json")
@@ -60,7 +60,7 @@ def fetch_backbone(entry: Published) -> Path:
 
 
 def _checked(target: Path, record: Path) -> Path:
-    """The converted file, if it still is what was written."""
+    """The converted file, if it is still the one that was written."""
     known = Record.read(record)
     if known and known.converted and known.converted != fingerprint(target):
         raise ValueError(f"{target} is not what was written there: remove it, and it is made again.")
@@ -88,7 +88,7 @@ def _make(entry: Published, target: Path, record: Path, convert: Convert, patien
 
 
 def _source(entry: Published, folder: Path, patience: Patience) -> tuple[Path, str]:
-    """The published file and its address: one that somebody put into the cache, or else downloaded now."""
+    """The published file and its address: from the cache, if somebody put it there, otherwise downloaded now."""
     source = folder / f"{entry.name}{entry.suffix}"
     for path in (source, folder / entry.file_name):
         if path.is_file():

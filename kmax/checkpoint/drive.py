@@ -1,4 +1,4 @@
-"""Google Drive's way of handing out a large file: first a page that asks whether one really wants it."""
+"""Downloads of large files from Google Drive, which first answers with a page that asks for confirmation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def confirmed_address(page: str, url: str) -> str | None:
 
 
 def is_busy(page: str) -> bool:
-    """Whether the page says that the file was downloaded too often lately."""
+    """Whether the page says that the file was downloaded too often recently."""
     return any(words in page.lower() for words in _BUSY)
 
 
 class _Form(HTMLParser):
-    """Where the form of a confirmation page leads, and its hidden values."""
+    """The target of a confirmation page's form, and its hidden values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Reading foreign checkpoint files, whatever they hold, without executing anything in them.
+"""Reading foreign checkpoint files, whatever their content, without executing anything in them.
 
-A pickle is a program. The readers here admit what rebuilds tensors and arrays, and refuse a file that asks for more.
+A pickle is a program. The readers here allow what rebuilds tensors and arrays, and refuse a file that asks for more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_entries(path: str | Path) -> dict[str, Tensor]:
             f"{path} asks for {error}, which is neither a tensor nor an array: the file is refused, nothing in it was "
             "executed."
         ) from error
-    except Exception as error:  # the readers raise a dozen types for a damaged file
+    except Exception as error:  # the readers raise a dozen types of exceptions for damaged files
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged, truncated or "
             "no checkpoint."
@@ -61,7 +61,7 @@ def read_entries(path: str | Path) -> dict[str, Tensor]:
 
 
 class RefusedError(Exception):
-    """What a file asked for and does not get."""
+    """A file asked for something that is not allowed."""
 
 
 def _read_file(path: Path) -> Any:
@@ -180,7 +180,7 @@ def _read_tensorflow(prefix: str) -> dict[str, Tensor]:
     """The variables of a TensorFlow checkpoint, without object graph, counters and optimizer slots."""
     try:
         reader = CheckpointReader(prefix)
-        values = {name: reader.read(name) for name in reader.places if _is_weight(name)}
+        values = {name: reader.read(name) for name in reader.locations if _is_weight(name)}
     except (DamagedError, OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ValueError(

@@ -38,8 +38,8 @@ The weights carry their configuration and classes:
 
 
 def card_text(checkpoint: CheckpointDict) -> str:
-    """What a model card says of a checkpoint: where converted weights come from, under which license and with which
-    published numbers, or which experiment of ours trained them."""
+    """The text of a checkpoint's model card: where converted weights come from, under which license and with which
+    published numbers, or which of our experiments trained them."""
     source = checkpoint.get(SOURCE_KEY)
     if source is None:
         config = checkpoint[CONFIG_KEY]
@@ -67,7 +67,7 @@ class SharedModel(
     model_card_template=_TEMPLATE,
 ):
     """A checkpoint that goes to a hub (`push_to_hub`), comes from one (`from_pretrained`), or is a local folder
-    (`save_pretrained`, `from_pretrained`). The folder itself is a checkpoint, too, for all that take one.
+    (`save_pretrained`, `from_pretrained`). The folder itself can also be used wherever a checkpoint is expected.
 
     Args:
         checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
@@ -78,7 +78,7 @@ class SharedModel(
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> SharedModel:
-        """What a file of ours holds.
+        """The content of a file of ours.
 
         Raises:
             FileNotFoundError, ValueError: as `read_checkpoint`.

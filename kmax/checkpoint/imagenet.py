@@ -1,4 +1,4 @@
-"""Files of ImageNet weights for a backbone, whoever wrote them, under the backbone's names.
+"""Files of ImageNet weights from various sources, under the names of a backbone.
 
 Recognized by their names: timm's and torchvision's own, Detectron2-style ResNets (`stem.conv1`, `res2`, …), original
 ConvNeXts (`downsample_layers`, `dwconv`), and TensorFlow checkpoints of deeplab2's encoders, MaX-DeepLab's included.
@@ -15,17 +15,16 @@ from kmax.checkpoint.deeplab2 import Variables, batch_counters
 from kmax.checkpoint.detectron2 import our_name
 from kmax.checkpoint.download import fetch_backbone
 from kmax.checkpoint.foreign import read_entries
-from kmax.checkpoint.names import misfit
+from kmax.checkpoint.names import describe_mismatch
 from kmax.checkpoint.published import published
 
 BACKBONE = "backbone."
 _CLASSIFIERS = ("fc.", "head.", "norm.", "classifier.", "stem.fc.", "logits/", "classifier/")
-"""Beginnings of what only classification needs, where it is not part of the backbone."""
+"""Prefixes of entries that only classification needs and that are not part of the backbone."""
 
 
 def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
-    """Load ImageNet weights, a file or a name of the model zoo, into a backbone; what belongs to the classifier is left
-    out.
+    """Load ImageNet weights, a file or a name of the model zoo, into a backbone, without the classifier.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,7 +36,7 @@ def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
     found = _ours(read_entries(path), own)
     # Some files lack the counters of batches, which nothing reads.
     found = {**{name: value for name, value in own.items() if name.endswith("num_batches_tracked")}, **found}
-    problem = misfit(own, found)
+    problem = describe_mismatch(own, found)
     if problem:
         raise ValueError(
             f"The weights in {path} do not fit the backbone: {problem}. "

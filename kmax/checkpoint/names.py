@@ -17,7 +17,7 @@ class NameTable:
     `#` stands for a number that both names have, `#+2` for that number plus two. The first pair that matches counts.
 
     Args:
-        whole: the pairs are whole names; otherwise beginnings, and the rest of a name is the same on both sides.
+        whole: the pairs are whole names; otherwise prefixes, and the rest of a name is the same on both sides.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], whole: bool = False) -> None:
@@ -34,23 +34,23 @@ class NameTable:
         return _translate(ours, self._to_theirs)[0]
 
     def position(self, theirs: str) -> int:
-        """Which of the pairs knows their entry; −1 if none does."""
+        """Position of the pair that matches their entry; −1 if none does."""
         return _translate(theirs, self._to_ours)[1]
 
 
 def _shifts(name: str) -> list[int]:
-    """What is added to each of the numbers in a name."""
+    """The offset of each number in a name."""
     return [int(match.group(1) or 0) for match in _NUMBER.finditer(name)]
 
 
 def _rule(source: str, target: str, whole: bool) -> _Rule:
-    texts = _NUMBER.split(source)[::2]  # the other halves are the groups
+    texts = _NUMBER.split(source)[::2]  # the other items are the groups
     pattern = r"(\d+)".join(re.escape(text) for text in texts) + ("$" if whole else "")
     return re.compile(pattern), _shifts(source), _NUMBER.sub("{}", target), _shifts(target)
 
 
 def _translate(name: str, rules: list[_Rule]) -> tuple[str | None, int]:
-    """The other name, and which rule knew it."""
+    """The translated name, and the position of the rule that matched."""
     for position, (pattern, taken, template, added) in enumerate(rules):
         match = pattern.match(name)
         if match:
@@ -59,8 +59,8 @@ def _translate(name: str, rules: list[_Rule]) -> tuple[str | None, int]:
     return None, -1
 
 
-def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What of `given` does not fit the entries `own` of a model, in words; nothing if all fits."""
+def describe_mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How the entries `given` differ from the entries `own` of a model, in words; empty if all fit."""
     problems = {
         "missing": own.keys() - given.keys(),
         "not of this model": given.keys() - own.keys(),

@@ -22,19 +22,19 @@ from kmax.checkpoint.published import suggestion
 from kmax.files import replacing
 
 CheckpointDict = dict[str, Any]
-"""What a checkpoint file holds, by the keys of Lightning and ours."""
+"""The content of a checkpoint file, under the keys of Lightning and ours."""
 CONFIG_KEY = "kmax_config"
 CATEGORIES_KEY = "kmax_categories"
 SOURCE_KEY = "kmax_source"
-"""Where converted weights come from, if they do: url, license, published numbers, …"""
+"""Key of the source of converted weights: url, license, published numbers, …"""
 CARRIED = (CONFIG_KEY, CATEGORIES_KEY, SOURCE_KEY)
 FILE_IN_FOLDER = "model.safetensors"
 CONVERT = "python scripts/convert_weights.py"
 
 
 def read_checkpoint(path: str | Path) -> CheckpointDict:
-    """A checkpoint of ours, on the CPU: `state_dict`, `kmax_config`, `kmax_categories`, and in a `.ckpt` of a training
-    what else Lightning keeps.
+    """A checkpoint of ours, on the CPU: `state_dict`, `kmax_config`, `kmax_categories`, and in a
+    `.ckpt` from training also what else Lightning stores.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> CheckpointDict:
             f"{path} asks for {error}, which is neither a tensor nor plain data: the file is refused, nothing in it "
             "was executed."
         ) from error
-    except Exception as error:  # torch raises half a dozen types for a damaged or foreign file
+    except Exception as error:  # torch raises half a dozen types of exceptions for damaged or foreign files
         raise ValueError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is damaged or foreign "
             f"(published ones: {CONVERT} {path} TARGET)."
@@ -66,13 +66,13 @@ def read_checkpoint(path: str | Path) -> CheckpointDict:
 
 
 def is_ours(names: Iterable[Any]) -> bool:
-    """Whether entries are called as in a model or module of ours."""
+    """Whether entries have the names of a model or module of ours."""
     starts = tuple(f"{prefix}transformer_decoder.layers." for prefix in ("", "model."))
     return any(str(name).startswith(starts) for name in names)
 
 
 def _incomplete(content: Any, path: Path) -> str:
-    """Why a file that can be read is no checkpoint, and the way out."""
+    """Why a readable file is not a checkpoint, and the remedy."""
     nested = content.get("state_dict") if isinstance(content, dict) else None
     if is_ours(content if isinstance(content, dict) else ()) or is_ours(nested or ()):
         return (

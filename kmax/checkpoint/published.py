@@ -1,4 +1,4 @@
-"""The published checkpoints by name: where they lie, what they are, and what was reported of them (published.json)."""
+"""The published checkpoints by name: their addresses, their models, and their reported quality (published.json)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Published:
 
     `urls` are addresses that a person can open, the preferred one first. A model has an `experiment` (of
     conf/experiment, with `overrides`) whose configuration it gets; ImageNet weights have the `backbone` that they are
-    for. `variants` are the families of backbone among which neither names nor shapes tell. `parameters` in millions,
+    for. `variants` are the families of the backbone that names and shapes do not distinguish. `parameters` in millions,
     `gflops` at `size` (H, W), both without the semantic head; `published` are the reported numbers in percent.
     """
 
@@ -52,7 +52,7 @@ class Published:
 
     @property
     def file_name(self) -> str:
-        """What the published file is called, where its address tells."""
+        """Name of the published file, if its address tells it."""
         name = urlsplit(self.urls[0]).path.rpartition("/")[2]
         return name if name.endswith(self.suffix) else f"{self.name}{self.suffix}"
 
@@ -88,6 +88,6 @@ def find_published(name: str) -> Published:
 
 
 def suggestion(name: str) -> str:
-    """`: did you mean …?`, where a name of the model zoo is near."""
+    """`: did you mean …?`, if a name of the model zoo is similar."""
     near = get_close_matches(name, published(), n=3, cutoff=0.6)
     return f": did you mean {' or '.join(near)}?" if near else " (docs/model_zoo.md lists the names)"

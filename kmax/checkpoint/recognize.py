@@ -1,4 +1,4 @@
-"""What a foreign checkpoint is: family, backbone, sizes and dataset, from nothing but names and shapes."""
+"""Recognize a foreign checkpoint: family, backbone, sizes and dataset, from names and shapes alone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CLASS_HEADS = {
     "detectron2": "sem_seg_head.predictor._predcitor._transformer_class_head.conv.bias",
     "deeplab2": "transformer_class_head/_conv/bias",
 }
-"""The entry whose length tells the number of classes, by family."""
+"""The entry whose length gives the number of classes, by family."""
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """A foreign checkpoint, understood.
+    """A recognized foreign checkpoint.
 
-    `model` are the options of the network that its shapes tell; `state` its entries under our names.
+    `model` are the options of the network that follow from its shapes; `state` are its entries under our names.
     """
 
     family: str
@@ -55,10 +55,10 @@ class Recognized:
 
 
 def recognize(entries: Mapping[str, Tensor], categories: Categories | None = None) -> Recognized:
-    """What the entries of a foreign checkpoint are.
+    """Recognize a foreign checkpoint by its entries.
 
     Args:
-        categories: the classes it was trained on; by default those of the published dataset with as many.
+        categories: the classes it was trained on; by default those of the published dataset with that number.
 
     Raises:
         ValueError: they are no kMaX-DeepLab's, incomplete, mixed up, or of a number of classes that no dataset has.
@@ -103,7 +103,7 @@ def _published(num_classes: int) -> Categories:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many different numbers stand where `pattern` has its group."""
+    """The number of different values in the group of `pattern`, over all names that match."""
     return len({match.group(1) for match in map(re.compile(pattern).match, shapes) if match})
 
 
@@ -124,7 +124,7 @@ def _backbone(shapes: Shapes) -> str:
 
 
 def _options(shapes: Shapes, family: str) -> Plain:
-    """The arguments of `KMaXDeepLab` that shapes tell."""
+    """The options of kMaX-DeepLab that follow from shapes."""
     stages = range(_count(shapes, r"pixel_decoder\.norms\.(\d+)\."))
     outputs = [shapes[f"pixel_decoder.stages.{i}.0.expand.conv.weight"][0] for i in stages]
     layers = range(_count(shapes, r"transformer_decoder\.layers\.(\d+)\."))
@@ -150,7 +150,7 @@ def _options(shapes: Shapes, family: str) -> Plain:
 
 
 def _max_options(shapes: Shapes) -> Plain:
-    """The options of MaX-DeepLab that shapes tell."""
+    """The options of MaX-DeepLab that follow from shapes."""
     dim, num_queries = shapes["memory"]
     feature_dim, hidden_dim = shapes["predictor.pixel_feature.conv.weight"][:2]
     first = next(name for name in shapes if name.endswith(".ffn_in.conv.weight"))

@@ -1,5 +1,5 @@
-"""A file that is only partly there: what must stay the same for another attempt to go on, and what its host says that
-the whole should be."""
+"""Partial downloads: what must stay the same so that another attempt can continue, and the checksums that the host
+states for the whole file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class PartState:
-    """What must be the same for an attempt to go on from an earlier one: the file's version and length."""
+    """What must be unchanged so that an attempt can continue an earlier one: the file's version and length."""
 
     version: str | None
     total: int | None
@@ -42,7 +42,7 @@ class PartState:
         side(part).write_text(json.dumps({"version": self.version, "total": self.total}))
 
     def headers(self, have: int) -> dict[str, str]:
-        """Ask for the rest, on condition that the file is still the same."""
+        """Headers that ask for the rest, provided that the file is still the same."""
         if self.version is None and self.total is None:
             return {}
         condition = {"If-Range": self.version} if self.version else {}

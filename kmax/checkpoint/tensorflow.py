@@ -1,9 +1,9 @@
 """Reading TensorFlow's checkpoints without TensorFlow.
 
-A checkpoint is an index (`PREFIX.index`: a sorted table from name to place, shape and checksum) and data files with the
-bare values. The table's format is LevelDB's: blocks of entries whose names share beginnings, each block followed by its
-kind and a checksum, and a footer that tells where the index of blocks lies. What entries hold are protocol buffers
-(TensorFlow's `tensor_bundle.proto`), of which a handful of fields matter.
+A checkpoint is an index (`PREFIX.index`: a sorted table from name to location, shape and checksum) and data files with
+the bare values. The table's format is LevelDB's: blocks of entries whose names share beginnings, each block followed by
+its kind and a checksum, and a footer with the location of the index of blocks. Entries are protocol buffers
+(TensorFlow's `tensor_bundle.proto`), of which only a few fields matter.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ DTYPES = {
     14: torch.bfloat16,
     19: torch.float16,
 }
-"""torch's kind by TensorFlow's number (`types.proto`); text and all others are not weights."""
+"""torch's dtype by TensorFlow's number (`types.proto`); text and all other types are not weights."""
 _FOOTER, _TRAILER = 48, 5  # bytes at the end of a table, and of a block
 _MAGIC = 0xDB4775248B80FB57
 _MASK = 0xA282EAD8  # checksums are stored rotated and shifted, so that checksums of checksums differ
 
 
 class DamagedError(Exception):
-    """A checkpoint that is not what its own checksums and lengths say; the message tells where."""
+    """A checkpoint that contradicts its own checksums and lengths; the message tells where."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a variable lies: data file `shard`, `offset` and `size` in bytes, with its kind, shape and checksum."""
+class Location:
+    """Where a variable is: data file `shard`, `offset` and `size` in bytes, with its kind, shape and checksum."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class CheckpointReader:
         prefix: the checkpoint's path without `.index`.
 
     Raises:
-        DamagedError: the index is not what it should be.
+        DamagedError: the index is invalid.
         OSError: there is no index.
     """
 
@@ -68,37 +68,37 @@ class CheckpointReader:
         self.prefix = str(prefix)
         entries = dict(_table(Path(f"{self.prefix}.index").read_bytes()))
         header = _fields(entries.pop(b"", b""))
-        self.shards = _number(header, 1, 1)
-        if _number(header, 2):
+        self.shards = _integer(header, 1, 1)
+        if _integer(header, 2):
             raise DamagedError("its numbers are stored by a big-endian machine")
         whole = {name: value for name, value in entries.items() if not name.startswith(b"\0")}  # else: a slice of one
-        self.places = {name.decode(): _place(value) for name, value in whole.items()}
+        self.locations = {name.decode(): _location(value) for name, value in whole.items()}
 
     def read(self, name: str) -> Tensor | None:
-        """The value of a variable, on the CPU; None for text and other things that are no numbers.
+        """The value of a variable, on the CPU; None for text and other non-numeric types.
 
         Raises:
             DamagedError: its bytes are missing or do not match their checksum; or it was saved in slices.
             OSError: a data file is missing.
         """
-        place = self.places[name]
-        if place.dtype not in DTYPES:
+        location = self.locations[name]
+        if location.dtype not in DTYPES:
             return None
-        if place.sliced:
+        if location.sliced:
             raise DamagedError(f"{name} was saved in slices: save it whole with TensorFlow")
-        with Path(f"{self.prefix}.data-{place.shard:05d}-of-{self.shards:05d}").open("rb") as file:
-            values = _bytes_at(file, place)
-        dtype = DTYPES[place.dtype]
-        count = int(torch.Size(place.shape).numel())
-        if len(values) != count * dtype.itemsize or _masked(values) != place.checksum:
+        with Path(f"{self.prefix}.data-{location.shard:05d}-of-{self.shards:05d}").open("rb") as file:
+            values = _bytes_at(file, location)
+        dtype = DTYPES[location.dtype]
+        count = int(torch.Size(location.shape).numel())
+        if len(values) != count * dtype.itemsize or _masked(values) != location.checksum:
             raise DamagedError(f"the bytes of {name} are not those that were written")
         flat = torch.frombuffer(values, dtype=dtype) if count else torch.empty(0, dtype=dtype)
-        return flat.reshape(place.shape)
+        return flat.reshape(location.shape)
 
 
-def _bytes_at(file: BinaryIO, place: Place) -> bytearray:
-    file.seek(place.offset)
-    return bytearray(file.read(place.size))
+def _bytes_at(file: BinaryIO, location: Location) -> bytearray:
+    file.seek(location.offset)
+    return bytearray(file.read(location.size))
 
 
 def _masked(values: bytes | bytearray) -> int:
@@ -113,7 +113,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise DamagedError("its index is no table")
     try:
         meta, position = _handle(content, len(content) - _FOOTER)
-        list(_block(content, *meta))  # empty, but under a checksum
+        list(_block(content, *meta))  # empty, but it has a checksum
         (offset, size), _ = _handle(content, position)
         for _, handle in _block(content, offset, size):
             yield from _block(content, *_handle(handle, 0)[0])
@@ -141,14 +141,14 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _handle(content: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and the position behind them."""
+    """Offset and size of a block, and the position after them."""
     offset, position = _varint(content, position)
     size, position = _varint(content, position)
     return (offset, size), position
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the position behind it."""
+    """An integer stored as seven bits per byte, and the position after it."""
     value = shift = 0
     while True:
         byte = content[position]
@@ -161,7 +161,7 @@ Fields = dict[int, list["int | bytes"]]
 
 
 def _fields(message: bytes) -> Fields:
-    """The fields of a protocol buffer by number: whole numbers, and what is nested as bytes."""
+    """The fields of a protocol buffer by number: integers, and nested messages as bytes."""
     found: Fields = {}
     position = 0
     while position < len(message):
@@ -181,23 +181,23 @@ def _fields(message: bytes) -> Fields:
     return found
 
 
-def _number(fields: Fields, number: int, default: int = 0) -> int:
-    """The last value of a field of whole numbers."""
+def _integer(fields: Fields, number: int, default: int = 0) -> int:
+    """The last value of an integer field."""
     value = fields.get(number, [default])[-1]
     return value if isinstance(value, int) else default
 
 
-def _place(message: bytes) -> Place:
+def _location(message: bytes) -> Location:
     """A `BundleEntryProto`."""
     fields = _fields(message)
     shape = [_fields(value) for value in fields.get(2, []) if isinstance(value, bytes)]
     sizes = [_fields(dim) for part in shape for dim in part.get(2, []) if isinstance(dim, bytes)]
-    return Place(
-        dtype=_number(fields, 1),
-        shape=tuple(_number(size, 1) for size in sizes),
-        shard=_number(fields, 3),
-        offset=_number(fields, 4),
-        size=_number(fields, 5),
-        checksum=_number(fields, 6),
+    return Location(
+        dtype=_integer(fields, 1),
+        shape=tuple(_integer(size, 1) for size in sizes),
+        shard=_integer(fields, 3),
+        offset=_integer(fields, 4),
+        size=_integer(fields, 5),
+        checksum=_integer(fields, 6),
         sliced=7 in fields,
     )

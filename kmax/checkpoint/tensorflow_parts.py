@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """How a value is laid out: `ours` makes our tensor of theirs, `theirs` is its inverse."""
+    """How a value is laid out: `ours` turns their tensor into ours, `theirs` is its inverse."""
 
     ours: Callable[[Tensor], Tensor]
     theirs: Callable[[Tensor], Tensor]
 
 
 class Entry(NamedTuple):
-    """One variable: its name there, its name here, and its layout."""
+    """One variable: its name in TensorFlow, our name, and its layout."""
 
     theirs: str
     ours: str
@@ -39,7 +39,7 @@ QUERY_CONV = Layout(lambda x: x.permute(2, 1, 0), lambda x: x.permute(2, 1, 0))
 PIXEL_CONV = Layout(lambda x: x.permute(2, 1, 0)[..., None], lambda x: x[..., 0].permute(2, 1, 0))
 DENSE = Layout(lambda x: x.t(), lambda x: x.t())
 AXIS_CONV = Layout(lambda x: x.t()[..., None], lambda x: x[..., 0].t())
-CENTRES = Layout(lambda x: x[0].t(), lambda x: x.t()[None])
+CENTERS = Layout(lambda x: x[0].t(), lambda x: x.t()[None])
 LAYER_SCALE = flat(1, 1, 1, -1)
 AXIS_LOGITS = flat(3, 1, -1, 1, 1)
 AXIS_OUTPUT = flat(2, 1, 8, 1, -1)
@@ -102,7 +102,7 @@ def block(theirs: str, ours: str) -> list[Entry]:
 
 
 def head(theirs: str, ours: str) -> list[Entry]:
-    """A predictor; `theirs` is what its variables' names begin with."""
+    """A predictor; `theirs` is the prefix of its variables' names."""
     pixels = f"{theirs}pixel_space_head"
     return [
         *separable(f"{pixels}/conv_block/_conv1_bn_act", f"{ours}.pixel_depthwise", f"{ours}.pixel_hidden"),

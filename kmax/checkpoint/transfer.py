@@ -19,15 +19,15 @@ from kmax.checkpoint.drive import confirmed_address, download_address, is_busy
 from kmax.checkpoint.resume import CHUNK, PartState, digest, forget, side, stated_digests
 
 PAGE = 1 << 20
-"""Bytes of a web page that are looked at."""
+"""How many bytes of a web page are read."""
 Progress = Callable[[int, "int | None"], None]
-"""Called with the bytes that are there and, where the host tells, those that there will be."""
+"""Called with the number of bytes received and, if the host tells it, the total number."""
 
 
 @dataclass(frozen=True)
 class Patience:
     """How long to wait, in seconds: for a connection, for the next bytes, after the first failure (doubled after each
-    further one); and how many failures in a row that brought nothing new end the attempt."""
+    further one); and how many failures in a row without any new byte end the attempt."""
 
     connect: float = 1.5
     read: float = 30.0
@@ -36,7 +36,7 @@ class Patience:
 
 
 class TransferError(Exception):
-    """A file that cannot be had; the message says why."""
+    """A file that cannot be downloaded; the message says why."""
 
 
 class BrokenOffError(Exception):
@@ -44,7 +44,7 @@ class BrokenOffError(Exception):
 
 
 def unreachable(urls: Iterable[str], seconds: float) -> dict[str, str]:
-    """Of some addresses those whose host accepts no connection in time, with the reason.
+    """Those of some addresses whose host accepts no connection in time, with the reason.
 
     All are tried at once. Looking up a name can block for longer than any socket's timeout, hence the threads.
     """
@@ -73,10 +73,10 @@ def _endpoint(url: str) -> tuple[str, int]:
 
 
 def transfer(url: str, part: Path, progress: Progress, patience: Patience | None = None) -> None:
-    """Get a file into `part`; what a broken attempt left there is kept, and the next one goes on from it.
+    """Download a file into `part`; an interrupted attempt keeps what it has, and the next one continues from there.
 
     Raises:
-        TransferError: the host refuses, hands out something else, or breaks off again and again.
+        TransferError: the host refuses, sends something else, or breaks off repeatedly.
     """
     patience = patience or Patience()
     failures, best = 0, _size(part)
@@ -115,7 +115,7 @@ def _attempt(session: requests.Session, url: str, part: Path, progress: Progress
 
 
 def _accept(response: requests.Response, part: Path) -> None:
-    """Take a file that arrived, unless its host states another hash."""
+    """Accept a received file, unless its host states another hash."""
     for kind, value in stated_digests(response).items():
         if digest(part, kind) != value:
             forget(part)
@@ -178,7 +178,7 @@ def _size(path: Path) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Why, in a few words: the exceptions of requests name objects in memory."""
+    """The reason in a few words: exceptions of requests name objects in memory."""
     if isinstance(error, requests.Timeout):
         return "the host does not answer"
     if isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):

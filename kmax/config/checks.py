@@ -87,7 +87,7 @@ def check_crop(options: TrainOptions) -> None:
     if samples >= cells:
         raise ValueError(
             f"A crop of {height}×{width} has {cells} pixels at stride {dataset.target_stride}, so none has more than "
-            f"loss.samples={samples} labelled ones: lower loss.samples."
+            f"loss.samples={samples} labeled ones: lower loss.samples."
         )
     per_device = plan_of(options.strategy, dataset.batch_size).batch_size_per_device
     if max(height, width) <= 32 and per_device == 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.foreign import read_entries
-from kmax.checkpoint.names import misfit
+from kmax.checkpoint.names import describe_mismatch
 from kmax.checkpoint.own import CATEGORIES_KEY, CONFIG_KEY, SOURCE_KEY, is_ours, read_checkpoint, write_checkpoint
 from kmax.checkpoint.published import Published
 from kmax.checkpoint.recognize import Recognized, recognize
@@ -88,7 +88,7 @@ def _fitting(
     """Entries as our module's state, in the model's kinds of number; `what` begins the message if they do not fit."""
     with torch.device("meta"):
         own = model_from_options(options.backbone, options.model, categories.num_classes).state_dict()
-    problem = misfit(own, entries)
+    problem = describe_mismatch(own, entries)
     if problem:
         raise ValueError(f"{what} does not fit it: {problem}. Is the file mixed up?")
     return {PREFIX + name: value.to(own[name].dtype) for name, value in entries.items()}

@@ -1,4 +1,4 @@
-"""The schema of the configuration, for Hydra: misspelt keys and wrong types fail while it is composed."""
+"""The schema of the configuration, for Hydra: misspelled keys and wrong types fail while it is composed."""
 
 from __future__ import annotations
 

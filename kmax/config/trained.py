@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kmax.categories import Categories
-from kmax.checkpoint.names import misfit
+from kmax.checkpoint.names import describe_mismatch
 from kmax.checkpoint.own import CATEGORIES_KEY, read_checkpoint
 from kmax.config.build import model_from_options
 from kmax.config.options import TrainOptions
@@ -62,7 +62,7 @@ def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source:
     Raises:
         ValueError: names or shapes differ; the message names the first of each kind.
     """
-    problem = misfit(module.state_dict(), state_dict)
+    problem = describe_mismatch(module.state_dict(), state_dict)
     if problem:
         raise ValueError(
             f"The weights of {source} do not fit this model: {problem}. "

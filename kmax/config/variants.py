@@ -97,7 +97,7 @@ def _distance(options: TrainOptions, recognized: Recognized, variant: str, image
 
 @torch.no_grad()
 def statistics_distance(network: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> float:
-    """The distance between what batch norms of a network see of normalised images (B, 3, H, W) and what they kept."""
+    """The distance between what batch norms of a network see of normalized images (B, 3, H, W) and what they kept."""
     found: list[float] = []
 
     def compare(norm: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
@@ -114,7 +114,7 @@ def statistics_distance(network: nn.Module, norms: Sequence[nn.BatchNorm2d], ima
 
 
 def batch_of(images: Path) -> Tensor:
-    """The first images of a folder, or one image, as a normalised batch (B, 3, H, W).
+    """The first images of a folder, or one image, as a normalized batch (B, 3, H, W).
 
     Raises:
         ValueError: there is none, or one that cannot be read.

@@ -13,8 +13,8 @@ __all__ = ["ADE20KPanoptic", "CityscapesPanoptic", "CocoPanoptic", "ShapesDatase
 
 
 def __getattr__(name: str) -> Any:
-    """The datasets by the names that configurations use (`_target_: kmax.data.CocoPanoptic`), imported when asked for:
-    preparing data needs no torch."""
+    """The datasets under the names that configurations use (`_target_: kmax.data.CocoPanoptic`), imported when asked
+    for: preparing data needs no torch."""
     if name not in __all__:
         raise AttributeError(f"module 'kmax.data' has no attribute {name!r}")
     return getattr(import_module("kmax.data.shapes" if name == "ShapesDataset" else "kmax.data.datasets"), name)

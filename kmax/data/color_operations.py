@@ -1,7 +1,7 @@
-"""The color operations of MaX-DeepLab-L's recipe: one of five sequences, found by AutoAugment (arXiv 1805.09501).
+"""The color operations of MaX-DeepLab-L's training: one of five sequences, found by AutoAugment (arXiv 1805.09501).
 
-An operation of a sequence is carried out with a probability of its own. `strength` is Pillow's factor (1 changes
-nothing), for `solarize` the value from which on colors are inverted.
+Each operation of a sequence has its own probability. `strength` is Pillow's factor (1 changes nothing); for `solarize`
+it is the value above which colors are inverted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 
 class Operation(NamedTuple):
-    """What is done, how strongly, and how probably."""
+    """One operation: its name, strength and probability."""
 
     name: str
     strength: float
@@ -42,8 +42,8 @@ def operate_on_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One of the five sequences, all equally likely, on (H, W, 3) uint8 RGB → the same."""
     sequence = SEQUENCES[int(rng.integers(len(SEQUENCES)))]
     chosen = [operation for operation in sequence if rng.random() < operation.probability]
-    picture = Image.fromarray(image) if chosen else None
+    edited = Image.fromarray(image) if chosen else None
     for operation in chosen:
-        assert picture is not None, "something is chosen"
-        picture = _OPERATIONS[operation.name](picture, operation.strength)
-    return image if picture is None else np.asarray(picture)
+        assert edited is not None, "something is chosen"
+        edited = _OPERATIONS[operation.name](edited, operation.strength)
+    return image if edited is None else np.asarray(edited)

@@ -23,10 +23,10 @@ class PanopticDataModule(LightningDataModule):
     """Loaders of a training and a validation set.
 
     Args:
-        train, val: make the datasets; called when a loader is first asked for, so that evaluation needs no training
-            files.
+        train, val: functions that make the datasets, called when a loader is first needed, so that evaluation needs no
+            training files.
         options: how training images are made; evaluation pads to `options.size`.
-        min_labelled_pixels: of a training image, at the targets' stride.
+        min_labeled_pixels: of a training image, at the targets' stride.
         batch_size, val_batch_size: per device.
         num_workers: processes per loader; 0 reads in the process itself.
         seed: of order and augmentation.
@@ -41,11 +41,11 @@ class PanopticDataModule(LightningDataModule):
         val_batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
-        min_labelled_pixels: int = 0,
+        min_labeled_pixels: int = 0,
     ) -> None:
         super().__init__()
         self.train, self.val, self.options = train, val, options
-        self.min_labelled_pixels = min_labelled_pixels
+        self.min_labeled_pixels = min_labeled_pixels
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.training_set: TrainingSet | None = None
@@ -54,7 +54,7 @@ class PanopticDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the indices; `stage` is Lightning's."""
         if stage == "fit" and self.training_set is None:
-            self.training_set = TrainingSet(self.train(), self.options, self.seed, self.min_labelled_pixels)
+            self.training_set = TrainingSet(self.train(), self.options, self.seed, self.min_labeled_pixels)
         if self.evaluation_set is None:
             self.evaluation_set = EvaluationSet(self.val(), self.options.size)
 
@@ -64,9 +64,9 @@ class PanopticDataModule(LightningDataModule):
         return int(self.training_set.skipped) if self.training_set is not None else 0
 
     def train_dataloader(self) -> TrainingLoader:
-        """Batches with targets: one sequence as long as the run, or one pass where no trainer says how long that is."""
+        """Batches with targets: as many as the run takes, or one epoch if there is no trainer that knows its length."""
         assert self.training_set is not None, "setup comes first"
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         draws = len(self.training_set) // world_size
         if self.trainer is not None and self.trainer.max_steps > 0:
             draws = self.trainer.max_steps * self.trainer.accumulate_grad_batches * self.batch_size
@@ -77,15 +77,15 @@ class PanopticDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[EvaluationItem]:
         """Batches with samples; every image once over all ranks."""
         assert self.evaluation_set is not None, "setup comes first"
-        sampler = StridedSampler(len(self.evaluation_set), *self._place())
+        sampler = StridedSampler(len(self.evaluation_set), *self._rank_and_world_size())
         options = self._options(collate_evaluation)
         return DataLoader(self.evaluation_set, self.val_batch_size, sampler=sampler, **options)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on `device`; from page-locked memory, copied while the device still computes."""
+        """The batch on `device`; from page-locked memory the copy overlaps with computation."""
         return batch.to(device, non_blocking=True)
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _options(self, collate: Any) -> dict[str, Any]:
@@ -95,9 +95,9 @@ class PanopticDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "worker_init_fn": start_worker,
             "persistent_workers": self.num_workers > 0,
-            # Said aloud: some launchers of sweeps, and new Pythons, start processes in ways that copy all data.
+            # Fork explicitly: some sweep launchers and recent Python versions default to methods that copy all data.
             "multiprocessing_context": "fork" if self.num_workers and sys.platform.startswith("linux") else None,
             "pin_memory": isinstance(accelerator, CUDAAccelerator),
-            # Of its own: to start workers must not move on the random numbers that training draws from.
+            # A separate generator: starting workers must not advance the random numbers that training draws.
             "generator": torch.Generator().manual_seed(self.seed),
         }

@@ -22,14 +22,14 @@ from kmax.structures import Sample, Segment
 
 
 def read_segment_map(folder: Folder, name: str) -> np.ndarray:
-    """Segment ids (H, W) int32 of a PNG, id = R + 256·G + 65536·B; 0 is unlabelled.
+    """Segment ids (H, W) int32 of a PNG, id = R + 256·G + 65536·B; 0 is unlabeled.
 
     Raises:
         FileNotFoundError, UnreadableImageError: as for images.
     """
     content = np.frombuffer(folder.read(name), np.uint8)
     try:
-        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)  # refuses any damage
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)  # raises for any damage
     except cv2.error:  # an empty file, or one that is too large
         pixels = None
     if pixels is None:
@@ -38,7 +38,7 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
 
 
 class PanopticDataset(Protocol):
-    """What a dataset must offer: length, samples by index, and its categories."""
+    """The interface of a dataset: length, samples by index, and categories."""
 
     categories: Categories
 
@@ -53,7 +53,7 @@ class CocoPanoptic:
         image_folder, annotation_folder: of the images and of the PNG files; each may be a .zip or .tar instead.
         annotation_file: the JSON with `images`, `annotations` and `categories`.
         categories: default COCO's 133.
-        subset: use only the first so many images, or the images with these ids.
+        subset: a number, to use only that many images from the beginning, or the ids of the images to use.
 
     Raises:
         FileNotFoundError: a folder or the JSON is missing.
@@ -111,7 +111,7 @@ class CocoPanoptic:
                 f"{image.shape[1]}×{image.shape[0]}: {remedy}."
             )
         segments = self._segments(index)
-        if not self._checked[index]:  # once per process: the files stay as they are
+        if not self._checked[index]:  # once per process: the files do not change
             _check(segment_map, segments, where, self.files.annotation_file)
             self._checked[index] = True
         return Sample(image, segment_map, segments, image_id, image_name)
@@ -122,7 +122,7 @@ class CocoPanoptic:
 
 
 def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Sequence[int]:
-    """The positions in the index that `subset` means."""
+    """The positions in the index that `subset` selects."""
     if subset is None or isinstance(subset, int):
         chosen: Sequence[int] = range(len(index) if subset is None else min(subset, len(index)))
     else:
@@ -174,8 +174,11 @@ class ADE20KPanoptic(CocoPanoptic):
 
 
 def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: str, annotation_file: Path) -> None:
-    place = positions(segment_map, [segment.id for segment in segments])
-    if np.count_nonzero(place) == np.count_nonzero(segment_map) and len({0, *present(place)}) == len(segments) + 1:
+    position = positions(segment_map, [segment.id for segment in segments])
+    if (
+        np.count_nonzero(position) == np.count_nonzero(segment_map)
+        and len({0, *present(position)}) == len(segments) + 1
+    ):
         return
     in_png = set(np.unique(segment_map).tolist()) - {0}
     in_json = {segment.id for segment in segments}

@@ -1,4 +1,4 @@
-"""The dataset that evaluation reads: images padded to one size, with their samples untouched."""
+"""The dataset of evaluation: images padded to one size, together with the original samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EvaluationItem = tuple[np.ndarray, np.ndarray, Sample]
 
 
 class EvaluationSet(Dataset[EvaluationItem]):
-    """Images padded for evaluation, with their samples untouched."""
+    """Images padded for evaluation, together with the original samples."""
 
     def __init__(self, dataset: PanopticDataset, size: tuple[int, int]) -> None:
         self.dataset, self.size = dataset, size
@@ -31,10 +31,10 @@ class EvaluationSet(Dataset[EvaluationItem]):
 
 
 class StridedSampler(Sampler[int]):
-    """Every image once over all ranks; ranks may differ by one image.
+    """Distribute every image once over all ranks, whose numbers of images differ by at most one.
 
     Raises:
-        ValueError: a rank would have no image at all.
+        ValueError: a rank would get no image.
     """
 
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:

@@ -1,6 +1,6 @@
-"""What a panoptic JSON says, as flat arrays in a cache file that every process maps into memory.
+"""The content of a panoptic JSON as flat arrays in a cache file that every process maps into memory.
 
-Parsing COCO's JSON takes many seconds and gigabytes; mapping the arrays takes neither, and workers share the pages.
+Parsing COCO's JSON takes many seconds and gigabytes; mapping the arrays takes neither, and workers share the memory.
 A cache belongs to one state of its JSON: size, time of change, and a digest of its beginning and end.
 """
 
@@ -30,9 +30,9 @@ ANY_WRITE = 0o222
 @dataclass(frozen=True)
 class Index:
     """Image i has the segments `offset[i]` … `offset[i + 1]` of the `segment_*` arrays; `file_offset` cuts the names
-    out of `file_bytes`, image name and annotation name in turn. Categories are the file's own ids; what it says of
-    them stands in `category_bytes`, as JSON. Ids of images are integers, or texts where one of them is no integer;
-    `id_is_number` tells which of the texts are numbers in the file."""
+    out of `file_bytes`, alternately an image name and an annotation name. Categories are the file's own ids; its
+    list of categories is in `category_bytes`, as JSON. Ids of images are integers, or texts where one of them is no
+    integer; `id_is_number` tells which of the texts are numbers in the file."""
 
     image_id: np.ndarray
     offset: np.ndarray
@@ -48,7 +48,7 @@ class Index:
         return len(self.image_id)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Another process maps the cache file anew instead of receiving a copy."""
+        """Another process maps the cache file itself instead of receiving a copy."""
         origin = getattr(self, "_origin", None)
         return (_reopen, origin) if origin else (Index, tuple(getattr(self, field.name) for field in fields(Index)))
 
@@ -100,17 +100,17 @@ def load_index(path: Path) -> Index:
         index = build_index(read_json(path), path)
     for cache in paths:
         if cache.parent == path.parent and not path.parent.stat().st_mode & ANY_WRITE:
-            continue  # meant to be read-only, even if this user could write all the same
+            continue  # meant to be read-only, even if this user could write there
         try:
             _write_cache(cache, key, index)
-        except (OSError, ValueError):  # read-only or full: the next place, or no cache at all
+        except (OSError, ValueError):  # read-only or full: try the next folder, or work without a cache
             continue
         return _read_cache(cache, key) or index
     return index
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """Where the cache of a JSON may lie, by preference; beside it only where the user has no home, as in containers."""
+    """Where the cache of a JSON may be, by preference; only next to it if the user has no home, as in containers."""
     beside = path.with_name(f".{path.name}.index")
     home = os.path.expanduser("~")
     folder = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home != "~" else "")
@@ -131,7 +131,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _write_cache(cache: Path, key: str, index: Index) -> None:
-    """A line of JSON that says where each array begins, then the arrays."""
+    """Write a line of JSON with the offset of each array, then the arrays."""
     arrays = {field.name: np.ascontiguousarray(getattr(index, field.name)) for field in fields(Index)}
     layout, position = {}, 0
     for name, array in arrays.items():
@@ -147,7 +147,7 @@ def _write_cache(cache: Path, key: str, index: Index) -> None:
 
 
 def _read_cache(cache: Path, key: str) -> Index | None:
-    """The arrays of a cache file, mapped; None if there is no such file, or it is of another JSON, or damaged."""
+    """The arrays of a cache file, mapped; None if the file is missing, damaged or made from another JSON."""
     try:
         with cache.open("rb") as file:
             line = file.readline(1 << 14)

@@ -1,4 +1,4 @@
-"""Where the files of each dataset lie below its root, packed or unpacked."""
+"""Where the files of each dataset are below its root, packed or unpacked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ADE20K_IMAGES = ("ADEChallengeData2016.zip", "images.tar")
 
 
 def name_in_json(image_id: int | str, file_name: str) -> str:
-    """An image is called what the JSON says."""
+    """The image name that the JSON gives."""
     return file_name
 
 
 def cityscapes_name(image_id: int | str, file_name: str) -> str:
-    """Where an image lies in its split; the official conversion writes a name without the city's folder."""
+    """The path of an image in its split; the official conversion writes a name without the city's folder."""
     return f"{str(image_id).split('_')[0]}/{image_id}_leftImg8bit.png"
 
 
@@ -62,7 +62,7 @@ def ade20k(root: str | Path, split: str) -> SplitFiles:
 
 
 def files_at(images: str | Path, maps: str | Path, annotation_file: str | Path) -> SplitFiles:
-    """Folders that are named one by one; each may be a .zip or .tar of the same name instead."""
+    """A split from explicit folders, each of which may be a .zip or .tar of the same name instead."""
     images, maps = Path(images), Path(maps)
     return SplitFiles(
         find_folder(images.parent, images.name), find_folder(maps.parent, maps.name), Path(annotation_file)

@@ -1,4 +1,4 @@
-"""Which images a rank draws, in which order, and the loader that goes on where it stopped."""
+"""Which images a rank draws, in which order, and a loader that can continue where it stopped."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kmax.processes import end_with_parent
 
 
 class DrawSampler(Sampler[tuple[int, int]]):
-    """(pass, index) of one rank's draws, out of one sequence of permutations that all ranks share.
+    """The draws (epoch, index) of one rank, from one sequence of permutations that all ranks share.
 
     Draw n of rank r is number n · world_size + r of the sequence, so that batch k holds the same images however many
-    ranks it is spread over, and a run goes on from any draw.
+    ranks it is spread over, and a run can continue from any draw.
 
     Args:
         length: of the dataset.
@@ -31,14 +31,14 @@ class DrawSampler(Sampler[tuple[int, int]]):
             raise ValueError("The training set holds no image: look at dataset.root and at the annotations.")
         self.length, self.seed, self.draws, self.rank, self.world_size = length, seed, draws, rank, world_size
         self.start = 0  # draws that were taken before; the iterator begins after them
-        self._turn, self._order = -1, np.empty(0, np.int64)
+        self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def draw(self, number: int) -> tuple[int, int]:
         """Draw `number` of this rank, counted from the start of the run."""
-        turn, place = divmod(number * self.world_size + self.rank, self.length)
-        if turn != self._turn:
-            self._turn, self._order = turn, np.random.default_rng([self.seed, turn]).permutation(self.length)
-        return turn, int(self._order[place])
+        epoch, position = divmod(number * self.world_size + self.rank, self.length)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        return epoch, int(self._order[position])
 
     def __len__(self) -> int:
         return self.draws
@@ -48,7 +48,7 @@ class DrawSampler(Sampler[tuple[int, int]]):
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A DataLoader that goes on after the last batch that was taken from it, however far its workers had read ahead.
+    """A DataLoader that continues after the last batch taken from it, no matter how far its workers had read ahead.
 
     Its sampler is a `DrawSampler`. `len` counts all batches of the run, those before the start included.
     """
@@ -65,19 +65,19 @@ class TrainingLoader(DataLoader[Any]):
             yield batch
 
     def last_draws(self) -> list[tuple[int, int]]:
-        """(pass, index) of the images in the batch that was taken last."""
+        """(epoch, index) of the images in the last batch taken."""
         stop = self.consumed * self._batch()
         return [self._draws().draw(number) for number in range(max(0, stop - self._batch()), stop)]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches were taken, and of how many images over all ranks each is."""
+        """The number of batches taken, and of images in each, over all ranks."""
         return {"batches": self.consumed, "images_per_batch": self._batch() * self._draws().world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was saved.
 
         Raises:
-            ValueError: the batches of that run were of another size.
+            ValueError: the batches of that run had another size.
         """
         own = self.state_dict()["images_per_batch"]
         if state["images_per_batch"] != own:
@@ -98,13 +98,13 @@ class TrainingLoader(DataLoader[Any]):
 
 
 def single_threaded() -> None:
-    """One core for this process; OpenCV's own threads would not survive a fork either."""
+    """Use one core in this process; OpenCV's threads would not survive a fork anyway."""
     cv2.setNumThreads(0)
 
 
 def start_worker(worker_id: int = 0) -> None:
-    """A DataLoader's worker uses one core, ends with the process that it works for, and leaves Ctrl-C to that process,
-    which still needs batches to finish its step."""
+    """Set up a DataLoader's worker: it uses one core, ends with its parent process, and ignores Ctrl-C, since the
+    parent still needs batches to finish its step."""
     single_threaded()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

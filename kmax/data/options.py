@@ -14,11 +14,11 @@ MASK_AP = ("coco", "cityscapes")
 class DatasetOptions(Options):
     """What is read, and how training images are augmented."""
 
-    name: str = option(REQUIRED, "of the dataset, in messages and results")
+    name: str = option(REQUIRED, "name of the dataset, in messages and results")
     root: str = option("data", "folder of the files")
-    categories: str = option(REQUIRED, "its classes: coco, cityscapes, ade20k, shapes, or a JSON file")
+    categories: str = option(REQUIRED, "classes of the dataset: coco, cityscapes, ade20k, shapes, or a JSON file")
     train: dict[str, Any] = option(REQUIRED, "the training set: a dataset class (_target_) and its arguments")
-    val: dict[str, Any] = option(REQUIRED, "the validation set, likewise")
+    val: dict[str, Any] = option(REQUIRED, "the validation set, in the same form")
     size: tuple[int, int] = option(REQUIRED, "height and width of training crops and evaluation's input", at_least=32)
     scale: tuple[float, float] = option(REQUIRED, "bounds of the random scale, relative to the crop", above=0)
     scale_step: float | None = option(
@@ -32,13 +32,13 @@ class DatasetOptions(Options):
     label_crowd: bool = option(False, "crowd counts with its class in the semantic loss, and is not void (MaX-DeepLab)")
     small_thing_weight: float = option(
         1.0,
-        "of pixels in things smaller than 4096 pixels of the crop, in the semantic loss (MaX-DeepLab-L: 3)",
+        "weight of pixels in things smaller than 4096 pixels of the crop, in the semantic loss (MaX-DeepLab-L: 3)",
         above=0,
     )
-    target_stride: int = option(4, "stride of the targets, that of the finest masks", at_least=1)
+    target_stride: int = option(4, "stride of the targets, equal to that of the finest masks", at_least=1)
     batch_size: int = option(REQUIRED, "images per optimizer step, over all devices", at_least=1)
-    mask_ap: str = option("coco", "whose average precision evaluation measures", choices=MASK_AP)
-    boundary_dilation: float = option(0.02, "width of boundaries as a part of the diagonal", above=0, at_most=1)
+    mask_ap: str = option("coco", "definition of the average precision that evaluation measures", choices=MASK_AP)
+    boundary_dilation: float = option(0.02, "width of boundaries as a fraction of the diagonal", above=0, at_most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What a user's panoptic JSON (COCO's format) says, checked entry by entry, as plain columns."""
+"""The content of a user's panoptic JSON (COCO's format), checked entry by entry, as plain columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kmax.files import Json
 
 LARGEST_ID = (1 << 24) - 1  # three bytes of a PNG
 _ID = integer(1, LARGEST_ID)
-SEGMENT_ID = Kind(f"{_ID.words} (ids start at 1, since 0 is unlabelled)", _ID.one, _ID.all)
+SEGMENT_ID = Kind(f"{_ID.words} (ids start at 1, since 0 is unlabeled)", _ID.one, _ID.all)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Content:
 
 
 def check_panoptic(content: Any, path: Path) -> Content:
-    """The columns of what a file holds; `path` is for messages.
+    """The columns of a file's content; `path` is for messages.
 
     Raises:
         ValueError: another format, or an entry that is wrong; the message names it.
@@ -67,7 +67,7 @@ def check_panoptic(content: Any, path: Path) -> Content:
 
 
 def _check_format(content: object, path: Path) -> None:
-    """It is COCO's panoptic format, as far as lists and their first entries tell."""
+    """Check that the lists and their first entries are of COCO's panoptic format."""
     kind = kind_of(content)
     lists = [content.get(key) for key in ("images", "annotations")] if isinstance(content, Mapping) else [None]
     first = next(iter(lists[-1]), None) if isinstance(lists[-1], list) else None
@@ -102,7 +102,7 @@ def _categories(content: Json, path: Path) -> list[Listed]:
 
 
 def _png(content: Json, number: int) -> str:
-    """The PNG of an annotation in brackets, where it says so: people look for names, not for numbers."""
+    """The PNG name of an annotation in brackets, if it has one: people look for names, not for numbers."""
     entry = content["annotations"][number]
     name = entry.get("file_name") if isinstance(entry, dict) else None
     return f" ({name})" if TEXT.one(name) else ""

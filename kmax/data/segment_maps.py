@@ -17,7 +17,7 @@ LARGEST_TABLE = 1 << 24  # ids of a PNG have three bytes
 
 
 def positions(segment_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """1 + the position in `ids` of every pixel's id, 0 for what is not among them; (H, W) uint8, int32 if M > 255.
+    """1 + the position in `ids` of every pixel's id, 0 for other ids; (H, W) uint8, int32 if M > 255.
 
     `ids` are distinct and > 0.
     """
@@ -26,7 +26,9 @@ def positions(segment_map: np.ndarray, ids: Sequence[int]) -> np.ndarray:
         return np.zeros(segment_map.shape, dtype)
     largest = max(int(segment_map.max(initial=0)), max(ids, default=0))
     if largest < LARGEST_TABLE:
-        table: np.ndarray = np.zeros(largest + 1, dtype)  # almost all of it stays untouched, so it costs nothing
+        table: np.ndarray = np.zeros(
+            largest + 1, dtype
+        )  # almost all of this table stays untouched, so it costs nothing
         table[list(ids)] = np.arange(1, len(ids) + 1)
         return lookup(table, segment_map)
     order = np.argsort(ids)
@@ -41,7 +43,7 @@ def smallest_dtype(largest: int) -> type:
 
 
 def lookup(table: np.ndarray, segment_map: np.ndarray) -> np.ndarray:
-    """table[segment_map], quickly where both are bytes."""
+    """table[segment_map], with a fast path if both are bytes."""
     if segment_map.dtype == table.dtype == np.uint8:
         full = np.zeros(256, np.uint8)
         full[: len(table)] = table
@@ -51,7 +53,7 @@ def lookup(table: np.ndarray, segment_map: np.ndarray) -> np.ndarray:
 
 
 def present(segment_map: np.ndarray) -> list[int]:
-    """The values that occur, ascending."""
+    """The values that occur in a map, ascending."""
     if segment_map.dtype != np.uint8:
         found: list[int] = np.unique(segment_map).tolist()
         return found

@@ -1,8 +1,8 @@
-"""A panoptic dataset that is drawn on the fly: six kinds of things in front of four textures.
+"""A panoptic dataset drawn on the fly: six kinds of things in front of four textures.
 
-A kind of thing tends to a colour of its own, but its neighbours on the colour circle overlap with it, so that shape
-must decide. Everything follows from (seed, index). Things overlap, some are small, some stand so thickly that they are
-one crowd; a part of some images is void.
+A kind of thing tends to a color of its own, but its neighbors on the color circle overlap with it, so that shape
+must decide. Every image is determined by (seed, index). Things overlap, some are small, some are so dense that they
+form one crowd; parts of some images are void.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ THINGS = ("circle", "square", "triangle", "star", "ring", "cross")
 TEXTURES = ("stripes", "checker", "dots", "waves")
 _OVERSAMPLE = 4
 _HUE_SPREAD = 0.06  # of the circle; kinds are 1/6 apart
-_MIN_VISIBLE = 12  # pixels; what is hidden further is not annotated
+_MIN_VISIBLE = 12  # pixels; things with fewer visible ones are not annotated
 
 
 class ShapesDataset:
@@ -31,8 +31,8 @@ class ShapesDataset:
         length: number of images.
         seed: images of different seeds have nothing in common.
         min_size, max_size: bounds of height and width in pixels.
-        max_things: of an image, apart from crowds.
-        subset: use only the first so many images.
+        max_things: most things in an image, not counting crowds.
+        subset: use only this many images from the beginning.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class _Canvas:
         return len(self.table)
 
     def paint(self, mask: np.ndarray, colors: np.ndarray, segment: int) -> None:
-        """Cover `mask` (H, W) with one colour or with an (H, W, 3) texture."""
+        """Cover `mask` (H, W) with one color or with an (H, W, 3) texture."""
         self.image[mask] = colors[mask] if colors.ndim == 3 else colors
         self.segment_map[mask] = segment
 
-    def add_thing(self, name: str, centre: tuple[float, float], radius: float, segment: int | None = None) -> None:
-        mask = _shape_mask(name, (self.height, self.width), centre, radius, self.rng.uniform(0, 2 * math.pi))
+    def add_thing(self, name: str, center: tuple[float, float], radius: float, segment: int | None = None) -> None:
+        mask = _shape_mask(name, (self.height, self.width), center, radius, self.rng.uniform(0, 2 * math.pi))
         noise = self.rng.normal(0, 6, (self.height, self.width, 1))
         color = np.clip(_bright_color(name, self.rng) + noise, 0, 255).astype(np.uint8)
         self.paint(mask, color, self.new_segment(name) if segment is None else segment)
@@ -119,7 +119,7 @@ class _Canvas:
 
 
 def _bright_color(name: str, rng: np.random.Generator) -> np.ndarray:
-    """A saturated RGB colour (3,) whose hue scatters around that of the kind of thing."""
+    """A saturated RGB color (3,) whose hue scatters around that of the kind of thing."""
     hue = (THINGS.index(name) / len(THINGS) + rng.normal(0, _HUE_SPREAD)) % 1
     return 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1)))
 
@@ -138,7 +138,7 @@ def _draw_stuff(canvas: _Canvas) -> None:
 
 
 def _texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8: a muted colour, modulated."""
+    """(H, W, 3) uint8: a muted color, modulated."""
     period, angle = rng.uniform(7, 11), rng.uniform(0, math.pi)
     u = (x * math.cos(angle) + y * math.sin(angle)) / period
     v = (-x * math.sin(angle) + y * math.cos(angle)) / period
@@ -165,31 +165,31 @@ def _draw_crowd(canvas: _Canvas) -> None:
 
 
 def _draw_void(canvas: _Canvas) -> None:
-    """A grey patch that nobody annotated."""
+    """A gray patch that nobody annotated."""
     rng = canvas.rng
     mask = _shape_mask("square", (canvas.height, canvas.width), canvas.random_point(), 0.15 * canvas.short, 0.0)
     canvas.paint(mask, np.full(3, rng.integers(40, 200), np.uint8), 0)
 
 
 def _shape_mask(
-    name: str, size: tuple[int, int], centre: tuple[float, float], radius: float, angle: float
+    name: str, size: tuple[int, int], center: tuple[float, float], radius: float, angle: float
 ) -> np.ndarray:
     """(H, W) bool: the pixels of a shape, drawn larger and reduced so that edges lie within half a pixel."""
     height, width = size
-    left, top = max(0, math.floor(centre[0] - radius)), max(0, math.floor(centre[1] - radius))
-    right, bottom = min(width, math.ceil(centre[0] + radius)), min(height, math.ceil(centre[1] + radius))
+    left, top = max(0, math.floor(center[0] - radius)), max(0, math.floor(center[1] - radius))
+    right, bottom = min(width, math.ceil(center[0] + radius)), min(height, math.ceil(center[1] + radius))
     mask = np.zeros(size, bool)
     if right <= left or bottom <= top:
         return mask
     s = _OVERSAMPLE
     patch = Image.new("L", ((right - left) * s, (bottom - top) * s))
-    _draw(ImageDraw.Draw(patch), name, ((centre[0] - left) * s, (centre[1] - top) * s), radius * s, angle)
+    _draw(ImageDraw.Draw(patch), name, ((center[0] - left) * s, (center[1] - top) * s), radius * s, angle)
     mask[top:bottom, left:right] = np.asarray(patch.reduce(s)) > 127
     return mask
 
 
-def _draw(pen: ImageDraw.ImageDraw, name: str, centre: tuple[float, float], radius: float, angle: float) -> None:
-    cx, cy = centre
+def _draw(pen: ImageDraw.ImageDraw, name: str, center: tuple[float, float], radius: float, angle: float) -> None:
+    cx, cy = center
     if name in ("circle", "ring"):
         pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=255)
         if name == "ring":

@@ -1,7 +1,7 @@
-"""Folders of files that may lie inside an archive: a plain directory, a .zip, or an uncompressed .tar.
+"""Folders of files that may be inside an archive: a plain directory, a .zip, or an uncompressed .tar.
 
-An archive is read in place. Its index is a few flat arrays, and every read names its own position in the file, so
-forked workers share both without copying them and without disturbing each other.
+An archive is read without unpacking. Its index is a few flat arrays, and every read gives its own position in the file,
+so forked workers share both without copies and without disturbing each other.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Folder(Protocol):
 
         Raises:
             FileNotFoundError: there is none of this name.
-            ValueError: the archive is damaged at this place, or the file may not be read.
+            ValueError: the archive is damaged there, or the file may not be read.
         """
 
     def where(self, name: str) -> str:
-        """The file as messages name it."""
+        """The name of the file in messages."""
 
     def __contains__(self, name: str) -> bool: ...
     def __iter__(self) -> Iterator[str]: ...
@@ -71,14 +71,14 @@ class Directory:
 
 
 class Archive:
-    """The files of a .zip or an uncompressed .tar below the first of `prefixes` that there is.
+    """The files of a .zip or an uncompressed .tar below the first of `prefixes` that exists.
 
     Raises:
         ValueError: the file is damaged, or a compressed tar, or has nothing below any of the prefixes.
     """
 
     def __init__(self, path: Path, prefixes: Sequence[str] = ("",)) -> None:
-        everything = sorted((name.encode(), place) for name, *place in _members(path))
+        everything = sorted((name.encode(), entry) for name, *entry in _members(path))
         for prefix in prefixes:
             self.path, self.inner = path, f"{prefix}/" if prefix else ""
             start = self.inner.encode()
@@ -168,7 +168,7 @@ def find_folder(root: str | Path, inner: str, containers: Sequence[str] = ()) ->
             top folder of its own name. `inner` plus .zip or .tar is always looked for.
 
     Raises:
-        FileNotFoundError: it is nowhere; the message lists where it was looked for.
+        FileNotFoundError: it is in none of these; the message lists them.
     """
     root = Path(root)
     own = [inner + suffix for suffix in ARCHIVES]
@@ -182,7 +182,7 @@ def find_folder(root: str | Path, inner: str, containers: Sequence[str] = ()) ->
     for name in containers:
         if (root / name).is_file():
             return Archive(root / name, (inner, f"{Path(name).stem}/{inner}"))
-    looked = ", ".join(str(place) for place in (directories[0], *(root / name for name in (*own[:1], *containers))))
+    looked = ", ".join(str(path) for path in (directories[0], *(root / name for name in (*own[:1], *containers))))
     raise FileNotFoundError(
         f"{root / inner} is missing: set dataset.root to the folder described in data/README.md (looked for {looked})."
     )

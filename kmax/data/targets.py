@@ -1,4 +1,4 @@
-"""From a sample to what it is trained on."""
+"""From a sample to its training target."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from kmax.data.segment_maps import positions, present
 from kmax.structures import VOID, Sample, Target
 
 SMALL_AREA = 4096
-"""Things with fewer pixels of the crop are small (MaX-DeepLab-L's recipe)."""
+"""Things with fewer pixels of the crop are small (MaX-DeepLab-L's training)."""
 
 
 def make_target(sample: Sample, size: tuple[int, int], stride: int = 4) -> Target:
-    """The target of a sample that will be padded to `size` (H, W): every `stride`-th pixel from the first on.
+    """The target of a sample that will be padded to `size` (H, W): every `stride`-th pixel, beginning with the first.
 
-    Crowd becomes void, and so does padding; a segment without a pixel left is dropped.
+    Crowd and padding become void; segments without a remaining pixel are dropped.
     """
     cells = np.ascontiguousarray(sample.segment_map[::stride, ::stride])
     trained = [segment for segment in sample.segments if not segment.crowd]
     segment_map = np.full(_cells(size, stride), VOID, np.int64)
     position = positions(cells, [segment.id for segment in trained])
-    left = [place for place in present(position) if place]
+    left = [number for number in present(position) if number]
     order = np.full(len(trained) + 1, VOID, np.int64)
     order[left] = np.arange(len(left))
     segment_map[: cells.shape[0], : cells.shape[1]] = order[position]
-    labels = torch.tensor([trained[place - 1].label for place in left], dtype=torch.long)
+    labels = torch.tensor([trained[number - 1].label for number in left], dtype=torch.long)
     return Target(torch.from_numpy(segment_map), labels)
 
 
@@ -41,7 +41,7 @@ def crowd_map(sample: Sample, size: tuple[int, int], stride: int = 4) -> torch.T
 def weight_map(
     sample: Sample, size: tuple[int, int], stride: int, is_thing: Sequence[bool], small_weight: float
 ) -> torch.Tensor:
-    """What each pixel counts, (h, w) float32: `small_weight` inside things with fewer than `SMALL_AREA` pixels of the
+    """The weight of each pixel, (h, w) float32: `small_weight` inside things with fewer than `SMALL_AREA` pixels of the
     sample, else 1."""
     things = [segment for segment in sample.segments if is_thing[segment.label] and not segment.crowd]
     ids = [segment.id for segment in things]

@@ -1,6 +1,6 @@
-"""The datasets that the loaders read: augmented draws for training, padded images for evaluation.
+"""The dataset of training: augmented draws of images.
 
-Every random number of a draw follows from (seed, pass, index), whichever worker makes it.
+Every random number of a draw is determined by (seed, epoch, index), in whichever worker.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ TrainingItem = tuple[np.ndarray, np.ndarray, Target]
 
 
 class TrainingSet(Dataset[TrainingItem]):
-    """Augmented draws of a dataset, asked for by (pass, index): each pass over the dataset draws anew.
+    """Augmented draws of a dataset, indexed by (epoch, index): every epoch has its own augmentation.
 
     Args:
-        min_labelled_pixels: a draw has more pixels of segments than this, at the targets' stride.
+        min_labeled_pixels: a draw has more pixels of segments than this, at the targets' stride.
 
     An unreadable image is skipped with a warning and counted in `skipped`, which all workers share.
     """
 
     def __init__(
-        self, dataset: PanopticDataset, options: DatasetOptions, seed: int, min_labelled_pixels: int = 0
+        self, dataset: PanopticDataset, options: DatasetOptions, seed: int, min_labeled_pixels: int = 0
     ) -> None:
         self.dataset, self.options, self.seed = dataset, options, seed
-        self.min_labelled_pixels = min_labelled_pixels
+        self.min_labeled_pixels = min_labeled_pixels
         self.skipped = torch.zeros(1, dtype=torch.long).share_memory_()
 
     def __len__(self) -> int:
@@ -51,10 +51,10 @@ class TrainingSet(Dataset[TrainingItem]):
         """Image (H, W, 3), its valid mask (H, W) and the target.
 
         Raises:
-            ValueError: no draw is good enough.
+            ValueError: no draw has enough labeled pixels.
         """
-        turn, index = key
-        rng = np.random.default_rng([self.seed, turn, index])
+        epoch, index = key
+        rng = np.random.default_rng([self.seed, epoch, index])
         options = self.options
         for _ in range(MAX_TRIES):
             try:
@@ -64,12 +64,12 @@ class TrainingSet(Dataset[TrainingItem]):
                 warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
             else:
                 target = self._target(canvas.sample)
-                labelled = int((target.segment_map != VOID).sum())
-                if len(target.labels) and labelled > self.min_labelled_pixels:
+                labeled = int((target.segment_map != VOID).sum())
+                if len(target.labels) and labeled > self.min_labeled_pixels:
                     return canvas.sample.image, canvas.valid, target
             index = int(rng.integers(len(self.dataset)))
         raise ValueError(
-            f"None of {MAX_TRIES} draws had more than {self.min_labelled_pixels} labelled pixels at stride "
+            f"None of {MAX_TRIES} draws had more than {self.min_labeled_pixels} labeled pixels at stride "
             f"{options.target_stride}: lower loss.samples or raise dataset.scale."
         )
 
@@ -104,7 +104,7 @@ class TrainingSet(Dataset[TrainingItem]):
         return to_canvas(sample, options.size, self._offset(window, rng))
 
     def _offset(self, window: Window, rng: np.random.Generator) -> tuple[int, int]:
-        """Rows above and columns left of the image, where it does not fill the crop."""
+        """Rows above and columns left of an image that does not fill the crop."""
         if not self.options.random_offset:
             return 0, 0
         free = [whole - part for whole, part in zip(self.options.size, window.crop[2:], strict=True)]

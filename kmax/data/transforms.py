@@ -1,7 +1,7 @@
-"""Augmentation of one sample: large-scale jitter, colour jitter, crop and flip; resizing for evaluation.
+"""Augmentation of one sample: large-scale jitter, color jitter, crop and flip; resizing for evaluation.
 
-Decided first, computed afterwards: `draw_window` draws the numbers, and where an image shrinks only the part that
-survives the crop is resized. Letters: H×W size of the crop.
+All random numbers are drawn first, by `draw_window`; if an image shrinks, only the part inside the crop is then
+resized. Letters: H×W size of the crop.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def draw_window(
     rng: np.random.Generator,
     scale_step: float | None = None,
 ) -> Window:
-    """Scale, place of the crop, and flip of an image, all uniform.
+    """Draw scale, position of the crop, and flip of an image, all uniformly.
 
-    With `scale_step`, the scale is one of lowest, lowest + step, … highest; sizes are rounded down, first that of the
-    image fitted into the crop, then the scaled one (MaX-DeepLab).
+    With `scale_step`, the scale is one of lowest, lowest + step, … highest; sizes are rounded down, first the
+    size of the image fitted into the crop, then the scaled size (MaX-DeepLab).
     """
     if scale_step is None:
         s = rng.uniform(*scale)
@@ -55,7 +55,7 @@ def draw_window(
 
 
 def resize_image(image: np.ndarray, window: Window) -> np.ndarray:
-    """The window of an image (h, w, 3), bilinear, smoothed where it shrinks.
+    """The window of an image (h, w, 3), bilinear, with antialiasing if it shrinks.
 
     Equals resizing the whole and cropping, up to the rounding of the filter.
     """
@@ -91,7 +91,7 @@ def drop_hidden(sample: Sample) -> Sample:
 
 
 def jitter_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour jitter of SSD (arXiv 1512.02325): brightness ±32, contrast and saturation 0.5–1.5, hue ±18 of 180, each
+    """Color jitter of SSD (arXiv 1512.02325): brightness ±32, contrast and saturation 0.5–1.5, hue ±18 of 180, each
     with probability ½, contrast first or last; (H, W, 3) uint8 → uint8."""
     contrast_first = rng.random() < 0.5
     brightness = rng.uniform(-32, 32) if rng.random() < 0.5 else 0.0
@@ -110,10 +110,10 @@ def _affine(image: np.ndarray, gain: float, bias: float) -> np.ndarray:
     return image if gain == 1.0 and bias == 0.0 else cv2.addWeighted(image, gain, image, 0.0, bias)
 
 
-def _hue_saturation(image: np.ndarray, turn: float, saturation: float) -> np.ndarray:
-    """Hue turned by so many of 180 steps, |turn| < 76, and saturation scaled, in HSV."""
-    # A byte holds 180 + turn, and the way back takes it modulo 180. A negative turn is a positive one of the mirrored
-    # circle, which is what exchanging red and blue makes of it.
-    there, back = (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB) if turn >= 0 else (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR)
-    change = np.array([[1, 0, 0, abs(turn)], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
+def _hue_saturation(image: np.ndarray, shift: float, saturation: float) -> np.ndarray:
+    """Shift the hue by `shift` of 180 steps, |shift| < 76, and scale the saturation, in HSV."""
+    # A byte holds 180 + shift, and the conversion back takes it modulo 180. A negative shift is a positive one on the
+    # mirrored hue circle, which results from exchanging red and blue.
+    there, back = (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB) if shift >= 0 else (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR)
+    change = np.array([[1, 0, 0, abs(shift)], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
     return cv2.cvtColor(cv2.transform(cv2.cvtColor(image, there), change), back)

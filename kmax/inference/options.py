@@ -18,20 +18,20 @@ class Thresholds(Options):
     exceeds `thing_threshold` or `stuff_threshold` and if more than `overlap` of its pixels are still free. A pixel
     belongs to a query's mask if its probability exceeds `pixel_threshold`.
 
-    `method`: `mask_wise` (kMaX-DeepLab), as said above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to one
-    slot and segments below `thing_area` or `stuff_area` pixels are dropped; the scores' exponents and `overlap` do not
-    matter there.
+    `method`: `mask_wise` (kMaX-DeepLab), as described above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to
+    one slot and segments below `thing_area` or `stuff_area` pixels are dropped; `alpha`, `beta` and `overlap` have no
+    effect there.
     """
 
     alpha: float = option(1.0, "exponent of the class probability in a query's score", at_least=0)
-    beta: float = option(1.0, "exponent of the mean mask probability in it", at_least=0)
+    beta: float = option(1.0, "exponent of the mean mask probability in a query's score", at_least=0)
     thing_threshold: float = option(0.7, "class probability that a thing must exceed", at_least=0, at_most=1)
     stuff_threshold: float = option(0.5, "class probability that stuff must exceed", at_least=0, at_most=1)
-    overlap: float = option(0.8, "part of a mask that must still be free", at_least=0, at_most=1)
+    overlap: float = option(0.8, "fraction of a mask that must still be free", at_least=0, at_most=1)
     pixel_threshold: float = option(0.4, "mask probability that a pixel must exceed", at_least=0, at_most=1)
-    method: str = option("mask_wise", "of post-processing: kMaX-DeepLab's or MaX-DeepLab's", choices=METHODS)
+    method: str = option("mask_wise", "post-processing of kMaX-DeepLab or of MaX-DeepLab", choices=METHODS)
     thing_area: int = option(0, "pixel_wise: things with fewer pixels of the padded image are dropped", at_least=0)
-    stuff_area: int = option(0, "pixel_wise: likewise for stuff", at_least=0)
+    stuff_area: int = option(0, "pixel_wise: the same for stuff", at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +49,7 @@ COCO = Thresholds()
 class InferenceOptions(Thresholds):
     """Thresholds and test-time options; several passes over an image are averaged."""
 
-    flip: bool = option(False, "a further pass of each scale, mirrored")
+    flip: bool = option(False, "a further, mirrored pass at each scale")
     scales: tuple[float, ...] = option((1.0,), "factors of the input size, one pass each", above=0, at_most=MAX_SCALE)
     pad: bool = option(True, "pad to the whole input size; false: only to the next size that the network takes")
 

@@ -1,12 +1,12 @@
-"""From an image to logits and on to results: the one way that validation and `Predictor` share.
+"""From an image to logits and from logits to results, for validation and `Predictor` alike.
 
-An image may pass through the network several times, at other scales and mirrored. Queries are slots, not classes: a
-query may hold another object in another pass. So a pass is first brought into the frame and the order of the
-reference pass (the scale nearest to 1, not mirrored): each query's segment there, the pixels where its mask
-probability is the largest, is looked up in the other pass, and the query with an IoU above one half is the same
-slot. Segments of a pass are disjoint, so there is at most one, as in panoptic quality. What has no counterpart keeps
-its reference. Then class and mask probabilities are averaged over passes. The result is logits again (of
-probabilities: their logarithm), so that post-processing stays one.
+An image may pass through the network several times, at several scales and mirrored. Queries are slots, not classes: a
+query may hold different objects in different passes. So each pass is first aligned with the reference pass (the scale
+nearest to 1, not mirrored), in its pixels and in the order of its queries. The segment of a query is the set of pixels
+where its mask probability is the largest. Two queries of two passes correspond if the IoU of their segments exceeds
+one half; segments of a pass are disjoint, so there is at most one such pair per query, as in panoptic quality. A query
+without a counterpart keeps its values of the reference pass. Then class and mask probabilities are averaged over the
+passes. The result is their logarithm, that is, logits again, so that one post-processing serves all.
 
 Letters: N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 image.
 """
@@ -26,7 +26,7 @@ from kmax.images import pad
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.postprocess import instances, panoptic, semantic
 from kmax.inference.preprocess import normalize
-from kmax.inference.resample import into_frame
+from kmax.inference.resample import resample_pass
 from kmax.numerics import at_least_float32
 from kmax.structures import Output, Prediction, Segmentations
 
@@ -34,8 +34,8 @@ STRIDE = 32  # of the coarsest feature
 
 
 class Logits(NamedTuple):
-    """What the network says of one image: `class_logits` (N, K+1) with void last, `mask_logits` (N, h, w) with the
-    padding, and the `sizes` that the image went through."""
+    """The output of the network for one image: `class_logits` (N, K+1) with void last, `mask_logits` (N, h, w) with the
+    padding, and the `sizes` of the image on its way."""
 
     class_logits: Tensor
     mask_logits: Tensor
@@ -45,8 +45,8 @@ class Logits(NamedTuple):
 def run_network(
     model: Callable[..., Output], images: Tensor, valid: Tensor, coarse: bool = False
 ) -> tuple[Prediction, ...]:
-    """THE way from images to logits: uint8 RGB (B, 3, H, W) with the mask (B, H, W) of what is no padding → the final
-    prediction, or with `coarse` those of all layers, coarse to final."""
+    """Images to logits, the only place: uint8 RGB (B, 3, H, W) and the mask (B, H, W) of pixels that are not padding →
+    the final prediction, or with `coarse` the predictions of all layers, coarse to final."""
     return model(normalize(images, valid), coarse=coarse).predictions
 
 
@@ -58,10 +58,10 @@ def predict(
     options: InferenceOptions,
     device: torch.device | str = "cpu",
 ) -> Logits:
-    """Run the network on one image, once or more, and average.
+    """Run the network on one image, once or several times, and average.
 
     Args:
-        model: takes normalised images (1, 3, H, W) and `coarse`.
+        model: takes normalized images (1, 3, H, W) and `coarse`.
         image: (H0, W0, 3) uint8 RGB.
         size: (H, W) that the image is fitted into at scale 1.
     """
@@ -72,7 +72,7 @@ def predict(
     return average(reference[0], others) if others else reference[0]
 
 
-def segment(
+def postprocess_logits(
     logits: Logits,
     is_thing: Sequence[bool],
     thresholds: Thresholds,
@@ -89,12 +89,12 @@ def segment(
 
 
 def pass_sizes(size: Sequence[int], image_size: Sequence[int], scale: float, padding: bool) -> Sizes:
-    """The sizes of an image in a pass: fitted into `size` × `scale` and padded to all of that, or to the next size
-    that fits the strides: 32k+1 in a direction where `size` is of this kind, else 32k."""
+    """The sizes of an image in a pass: fitted into `size` × `scale` and padded to that whole
+    size, or to the next size that fits the strides: 32k+1 along an axis where `size` is odd, otherwise 32k."""
     extra = [side % 2 for side in size]
     box = [STRIDE * max(1, round((side - e) * scale / STRIDE)) + e for side, e in zip(size, extra, strict=True)]
     if scale == 1:
-        box = list(size)  # whatever it is
+        box = list(size)  # kept even if it does not fit the strides
     sizes = Sizes.fit(box, image_size[:2])
     if padding:
         return sizes
@@ -109,14 +109,14 @@ def _run(
     height, width = sizes.content
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     padded, valid = pad(resized[:, ::-1] if mirrored else resized, sizes.padded)
-    images = torch.as_tensor(padded).permute(2, 0, 1)[None].to(device)
+    images = torch.as_tensor(padded).permute(2, 0, 1)[None].to(device)  # (H, W, 3) → (1, 3, H, W)
     final = run_network(model, images, torch.as_tensor(valid)[None].to(device))[-1]
     return Logits(final.class_logits[0], final.mask_logits[0], sizes)
 
 
 @torch.no_grad()
 def average(reference: Logits, others: Sequence[tuple[Logits, bool]]) -> Logits:
-    """The mean of several passes over one image, (pass, mirrored), in frame and order of the reference."""
+    """The mean of several passes over one image, aligned with `reference`; `others` are pairs (pass, mirrored)."""
     cells = (reference.mask_logits.shape[1], reference.mask_logits.shape[2])
     classes, masks = (
         at_least_float32(reference.class_logits).softmax(-1),
@@ -124,7 +124,7 @@ def average(reference: Logits, others: Sequence[tuple[Logits, bool]]) -> Logits:
     )
     class_sum, mask_sum = classes.clone(), masks.clone()
     for other, mirrored in others:
-        aligned = into_frame(other.mask_logits, other.sizes, reference.sizes, cells, mirrored).softmax(0)
+        aligned = resample_pass(other.mask_logits, other.sizes, reference.sizes, cells, mirrored).softmax(0)
         own = corresponding(masks, aligned, content_cells(reference.sizes, cells))
         found = own >= 0
         class_sum += torch.where(found[:, None], at_least_float32(other.class_logits).softmax(-1)[own], classes)
@@ -136,12 +136,12 @@ def average(reference: Logits, others: Sequence[tuple[Logits, bool]]) -> Logits:
 
 
 def corresponding(reference: Tensor, other: Tensor, content: tuple[int, int]) -> Tensor:
-    """For each query of `reference` (N, h, w), the query of `other` (N, h, w) whose segment has an IoU above ½ with
-    its own among the first `content` rows and columns; −1 if there is none."""
+    """For each query of `reference` (N, h, w), the query of `other` (N, h, w) whose segment overlaps its own with an
+    IoU above ½, or −1; (N,). Only the first `content` rows and columns count."""
     count = len(reference)
     rows, columns = content
-    a, b = (masks[:, :rows, :columns].argmax(0).flatten() for masks in (reference, other))
+    a, b = (masks[:, :rows, :columns].argmax(0).flatten() for masks in (reference, other))  # (rows·columns,) each
     shared = torch.bincount(a * count + b, minlength=count * count).view(count, count)
     union = shared.sum(1)[:, None] + shared.sum(0)[None] - shared
-    best, index = (2 * shared - union).max(1)
+    best, index = (2 * shared - union).max(1)  # > 0 where the IoU exceeds ½
     return torch.where(best > 0, index, -1)

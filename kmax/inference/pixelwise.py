@@ -1,7 +1,8 @@
 """Post-processing pixel by pixel (MaX-DeepLab, arXiv 2012.00759, section 3.2 and appendix).
 
-Every pixel belongs to the slot with its highest mask logit. It is kept if that slot is sure of its class, and the pixel
-sure of the slot among such slots; then segments that are too small are dropped.
+Every pixel belongs to the slot with its highest mask logit. It keeps that slot if the class probability of the slot and
+the mask probability of the pixel, among the slots with a probable class, are high enough. Then segments that are too
+small are dropped.
 
 Letters: N slots, K classes without void, h×w mask logits, H×W padded input, H0×W0 result.
 """
@@ -40,7 +41,7 @@ def panoptic(
         class_logits: (N, K+1), void last.
         mask_logits: (N, h, w).
         is_thing: for each of the K classes.
-        thresholds: which slots, pixels and segments count.
+        thresholds: decide which slots, pixels and segments count.
         sizes: cut to `sizes.content` and resize to `sizes.original`, nearest; without them the result has size h×w.
 
     Returns:
@@ -78,7 +79,9 @@ def _kept_slots(mask_logits: Tensor, detected: Tensor, threshold: float, sizes: 
     absent = torch.where(detected, 0.0, -torch.inf).to(mask_logits.device)
     for logits in resampled(mask_logits, _padded(sizes)):  # (rows, W, N)
         top, slot = logits.max(-1)
-        share = (top - (logits + absent).logsumexp(-1)).exp()  # of the slot, if it is detected
+        share = (
+            top - (logits + absent).logsumexp(-1)
+        ).exp()  # the slot's probability among the detected slots, if it is one
         strips.append(torch.where(detected[slot] & (share > threshold), slot, void))
     return torch.cat(strips)
 
@@ -110,7 +113,7 @@ def _segments(
 
 
 def _padded(sizes: Sizes | None) -> Sizes | None:
-    """The same image, to be resampled to its padded size only."""
+    """Sizes with which `resampled` resizes to the padded size and no further."""
     return sizes and replace(sizes, content=sizes.padded, original=sizes.padded)
 
 
@@ -126,7 +129,7 @@ def _to_original(values: Tensor, sizes: Sizes | None) -> Tensor:
 
 
 def _nearest(length: int, target: int) -> Tensor:
-    """Which of `length` cells each of `target` takes, ends on ends: ⌊i·(length − 1)/(target − 1) + ½⌋."""
+    """Index (target,) of the nearest of `length` cells, ends aligned: ⌊i·(length − 1)/(target − 1) + ½⌋."""
     i = torch.arange(target)
     step = max(target - 1, 1)
     return (2 * i * (length - 1) + step) // (2 * step)

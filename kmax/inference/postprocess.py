@@ -2,8 +2,8 @@
 
 No full-size map per query is ever stored. Both bilinear resizes, to the padded size and on to the original size, are
 linear and separable, so they are composed once into a few taps per axis; then strips of rows are resized and
-softmaxed, and only the claims p > `pixel_threshold` survive: at 0.4 at most two per pixel. MaX-DeepLab's way is in
-pixelwise.py.
+softmaxed, and only claims with p > `pixel_threshold` are kept: at 0.4, at most two per pixel. MaX-DeepLab's
+post-processing is in pixelwise.py.
 
 Letters: N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 result, T taps.
 """
@@ -25,12 +25,12 @@ from kmax.numerics import at_least_float32
 from kmax.run_lengths import encode
 from kmax.structures import Instances, PanopticMap, Segment
 
-_PIECE = 2**22  # pixels whose patches are numbered at a time
+_PIECE = 2**22  # pixels that are processed at a time
 
 
 class _Claims(NamedTuple):
-    """Who claims a pixel with p > threshold: `planes` (k, H0·W0) int16 hold the queries, N = nobody; `size` is
-    (H0, W0). Per query its pixels `area` (N,) int64 and their mean p, `confidence` (N,) float64."""
+    """The queries that claim a pixel with p > threshold: `planes` (k, H0·W0) int16 hold them, N = none; `size` is
+    (H0, W0). For each query its number of pixels `area` (N,) int64, and their mean p `confidence` (N,) float64."""
 
     planes: Tensor
     size: tuple[int, int]
@@ -52,21 +52,21 @@ def panoptic(
         class_logits: (N, K+1), void last.
         mask_logits: (N, h, w).
         is_thing: for each of the K classes.
-        thresholds: which queries and pixels count.
+        thresholds: decide which queries and pixels count.
         sizes: resize to `sizes.original`; without them the result has size h×w.
 
     Returns:
         A map (H0, W0) on the device of the logits; its segments are numbered from 1 by descending score.
 
     Raises:
-        ValueError: shapes that don't belong together.
+        ValueError: shapes that do not fit each other.
     """
     _check(class_logits, mask_logits, is_thing)
     if thresholds.method == "pixel_wise":
         return pixelwise.panoptic(class_logits, mask_logits, is_thing, thresholds, sizes)
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
-    # In pieces, so that what is made on the way stays small beside a large image; a patch may then occur several times.
+    # In pieces, so that temporary tensors stay small next to a large image; a patch may then occur several times.
     claimants, areas = list[Tensor](), list[Tensor]()
     patches = start = 0
     segment_map = torch.empty(claims.planes.shape[1], dtype=torch.int32, device=mask_logits.device)
@@ -151,18 +151,18 @@ def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] |
 
 
 def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Claims:
-    """Walk through the strips and keep what exceeds the threshold."""
+    """The claims of all pixels, collected strip by strip."""
     num_queries, device = len(mask_logits), mask_logits.device
     height, width = sizes.original if sizes else mask_logits.shape[1:]
-    # More than 1/threshold queries cannot exceed it, but for rounding. Allocated before the strips come and go, the
-    # planes don't break the memory that strips leave into pieces.
+    # At most 1/threshold queries can exceed it, up to rounding. The planes are allocated before the strips, so that
+    # they do not fragment the memory which the strips free.
     depth = min(num_queries, int(1 / threshold + 1e-3)) if threshold > 0 else num_queries
     planes = torch.full((depth, height * width), num_queries, dtype=torch.int16, device=device)
     area = torch.zeros(num_queries, dtype=torch.int64, device=device)
     total = torch.zeros(num_queries, dtype=torch.float64, device=device)
     start = 0
     for strip in probabilities(mask_logits, sizes):
-        strip = strip.flatten(0, 1)
+        strip = strip.flatten(0, 1)  # (rows, W0, N) → (rows·W0, N)
         pixel, query = (strip > threshold).nonzero(as_tuple=True)  # ordered by pixel
         claimants = torch.bincount(pixel, minlength=len(strip))
         rank = torch.arange(len(pixel), device=device) - (claimants.cumsum(0) - claimants)[pixel]
@@ -174,19 +174,20 @@ def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Clai
 
 
 def _patches(planes: Tensor, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches of pixels with the same claimants: the patch (H0·W0,) of each pixel; claimants (U, k); areas (U,)."""
+    """Group pixels with the same claimants into U patches: the patch (H0·W0,) of each pixel; the claimants (U, k) and
+    the area (U,) of each patch."""
     patch = torch.zeros_like(planes[0], dtype=torch.int64)
     claimants, area = patch.new_zeros(1, 0), patch.new_tensor([len(patch)])
     for plane in planes:
         limit = len(area) * (num_queries + 1)
-        keys, patch, area = _number(patch.mul_(num_queries + 1).add_(plane), limit)
+        keys, patch, area = _unique(patch.mul_(num_queries + 1).add_(plane), limit)
         before, query = keys // (num_queries + 1), keys % (num_queries + 1)
         claimants = torch.cat([claimants[before], query[:, None]], 1)
     return patch, claimants, area
 
 
-def _number(keys: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`torch.unique` with inverse and counts, by counting where keys < `limit` leave few possibilities."""
+def _unique(keys: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`torch.unique` with inverse and counts; if `limit`, which all keys are below, is small, by counting."""
     if limit > 2**22:
         unique, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
         return unique, inverse, counts
@@ -203,7 +204,8 @@ def _merge(
     is_thing: Sequence[bool],
     thresholds: Thresholds,
 ) -> tuple[np.ndarray, tuple[Segment, ...]]:
-    """Give the patches to the queries (class probability, label, area, confidence: 4, N), by descending score.
+    """Assign the patches to the queries, by descending score; `queries` (4, N) holds class probability, label, area and
+    confidence.
 
     Returns the segment id of each patch, (U,) int32 with 0 = void, and the segments.
     """

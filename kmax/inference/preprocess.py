@@ -1,4 +1,4 @@
-"""From pixels to what the network takes."""
+"""From pixels to the input of the network."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from kmax.geometry import Sizes, align_corners
 from kmax.numerics import at_least_float32
 
-_STRIP_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}  # of the caches; of a small part of the memory
+_STRIP_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}  # fits the caches of a CPU, and a small part of a GPU's memory
 
 
 def probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
@@ -24,7 +24,9 @@ def probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
 
 def resampled(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
     """The mask logits (N, h, w) at the original size, in strips of rows (rows, W0, N)."""
-    pixels = at_least_float32(mask_logits).permute(1, 2, 0).contiguous()  # (h, w, N): all that follows walks along N
+    pixels = (
+        at_least_float32(mask_logits).permute(1, 2, 0).contiguous()
+    )  # (N, h, w) → (h, w, N): everything below runs along N
     rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
     budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
     step = max(1, budget // (len(columns.first) * pixels.shape[2]))
@@ -40,7 +42,7 @@ class _Taps(NamedTuple):
 
 
 def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
-    """From `length` cells to the padded size, cut to the content, to the original size, all in one.
+    """Composed resizing: from `length` cells to the padded size, cropped to the content, to the original size.
 
     As in the model, corners are aligned for odd widths (32k+1), where cells sit on pixels 0, s, 2s, …
     """
@@ -82,7 +84,7 @@ def _bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:
     return torch.stack([low, (low + 1).clamp(max=length - 1)], 1), torch.stack([1 - fraction, fraction], 1)
 
 
-def into_frame(other: Tensor, other_sizes: Sizes, sizes: Sizes, cells: tuple[int, int], mirrored: bool) -> Tensor:
+def resample_pass(other: Tensor, other_sizes: Sizes, sizes: Sizes, cells: tuple[int, int], mirrored: bool) -> Tensor:
     """Mask logits (N, h, w) of a pass, resampled at the `cells` of another pass with other `sizes`."""
     logits = at_least_float32(other)
     aligned = align_corners(sizes.padded[1])
@@ -100,10 +102,11 @@ def into_frame(other: Tensor, other_sizes: Sizes, sizes: Sizes, cells: tuple[int
 def _positions(
     axis: int, sizes: Sizes, cells: int, other: Sizes, other_cells: int, mirrored: bool, aligned: bool
 ) -> Tensor:
-    """Where the `cells` of one pass lie in the cells of another, along an axis; beyond the content at its end.
+    """Positions (cells,) of the `cells` of one pass among the cells of another, along an axis; cells beyond the content
+    get the position of its end.
 
     With aligned corners the first and the last cell sit on the first and the last pixel, otherwise a cell is as many
-    pixels wide as the stride. Content corresponds to content in the same manner.
+    pixels wide as the stride. The contents of the two passes correspond in the same way.
     """
     index = torch.arange(cells, dtype=torch.float64)
     shift = 0.0 if aligned else 0.5

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from kmax.losses.criterion import Criterion
 from kmax.losses.losses import Losses
-from kmax.losses.matching import Match, match
+from kmax.losses.matching import Match, match_queries
 
-__all__ = ["Criterion", "Losses", "Match", "match"]
+__all__ = ["Criterion", "Losses", "Match", "match_queries"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 MATCHED_WEIGHT, UNMATCHED_WEIGHT = 0.75, 0.25
-"""Class balance: what queries with a segment count, and what the others do, which are far more."""
+"""Class balance: weights of queries with a segment and of the others, which are far more numerous."""
 LEAST_WEIGHT = 1e-5
-"""Of a query whose mask or class does not fit its segment at all."""
+"""Smallest weight, that of a query whose mask or class does not fit its segment at all."""
 
 
 def mean_over_images(values: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ def classification_loss(class_logits: Tensor, match: Match, soft_target: Tensor 
 
     Args:
         class_logits: (L, B, N, K+1) or (B, N, K+1), void last.
-        match: of the final prediction.
-        soft_target: of the shape of the logits, in place of the matched labels.
+        match: the matching of the final prediction.
+        soft_target: (L, B, N, K+1) or (B, N, K+1) like the logits; replaces the matched labels.
     """
     log_probability = at_least_float32(class_logits).log_softmax(-1)
     if soft_target is None:
-        label = match.label[..., None].expand(*class_logits.shape[:-1], 1)
+        label = match.label[..., None].expand(*class_logits.shape[:-1], 1)  # (B, N) → (L, B, N, 1)
         entropy = -log_probability.gather(-1, label)[..., 0]  # (L, B, N)
     else:
         entropy = -(soft_target * log_probability).sum(-1)
-    balance = torch.where(match.segment >= 0, MATCHED_WEIGHT, UNMATCHED_WEIGHT)
+    balance = torch.where(match.segment >= 0, MATCHED_WEIGHT, UNMATCHED_WEIGHT)  # (B, N)
     return mean_over_images(entropy * (balance * match.mask_similarity.clamp(min=LEAST_WEIGHT)))

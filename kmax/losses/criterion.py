@@ -11,7 +11,7 @@ from kmax.losses.classification import classification_loss
 from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.losses import Losses, PredictionLosses
 from kmax.losses.mask import mask_losses
-from kmax.losses.matching import Match, match
+from kmax.losses.matching import Match, match_queries
 from kmax.losses.options import LossOptions
 from kmax.losses.prototypes import prototype_loss
 from kmax.losses.relaxation import class_overlap, reclass, remask
@@ -39,7 +39,7 @@ class Criterion(nn.Module):
         self.num_classes = num_classes
         self.options = options or LossOptions()
         if self.options.instance_loss == "prototypes" and is_thing is None:
-            raise ValueError("The contrast with prototypes is that of thing pixels: say which classes are things.")
+            raise ValueError("The contrast with prototypes needs to know which classes are things: give is_thing.")
         things = torch.tensor([*(is_thing or [True] * num_classes), False])  # (K+1,), void last
         self.register_buffer("is_thing", things, persistent=False)
 
@@ -55,7 +55,7 @@ class Criterion(nn.Module):
         predictions, final = output.predictions, output.predictions[-1]
         self._check(predictions)
         with without_autocast(final.mask_logits):
-            matched = match(final.class_logits, final.mask_logits, targets)
+            matched = match_queries(final.class_logits, final.mask_logits, targets)
             masks, soft_target = [p.mask_logits for p in predictions], None
             if output.relaxation:
                 masks, soft_target = self._relaxed(output, matched, targets)

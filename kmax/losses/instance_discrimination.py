@@ -33,10 +33,10 @@ def instance_discrimination_loss(
     Args:
         pixel_features: L times (B, C, h, w), of length 1 over channels or shorter, or coarser maps, which are
             interpolated.
-        match: of the final prediction; its owners are the segments.
-        index: (L, B, S) the drawn pixels; those on void only repel.
+        match: the matching of the final prediction; pixels with the same owner are one segment.
+        index: (L, B, S), the drawn pixels; those on void only repel.
         size: (h, w).
-        temperature: T, which divides the dot products; far enough from 0 for `exp(1 / T)`.
+        temperature: T, which divides the dot products; large enough that `exp(1 / T)` is finite.
     """
     sampled = [
         at_least_float32(sample_feature(feature, drawn, size))

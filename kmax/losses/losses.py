@@ -20,8 +20,8 @@ class PredictionLosses:
 
 @dataclass(frozen=True)
 class Losses:
-    """The weighted losses of a step: `predictions`; `semantic`, a scalar, where there is a semantic head; `relaxation`
-    (R,), the semantic losses of the heads that relax predictions, where there are such."""
+    """The weighted losses of a step: `predictions`; `semantic`, a scalar, if there is a semantic head; `relaxation`
+    (R,), the semantic losses of the R relaxation heads, if there are any."""
 
     predictions: PredictionLosses
     semantic: Tensor | None = None
@@ -36,13 +36,13 @@ class Losses:
 
     @property
     def final(self) -> dict[str, Tensor]:
-        """Scalars by name: those of the final prediction, and `semantic` where it is there."""
+        """Scalars by name: the losses of the final prediction, and `semantic` if there is one."""
         last = {name: values[-1] for name, values in self._named().items()}
         return last if self.semantic is None else {**last, "semantic": self.semantic}
 
     def by_name(self) -> dict[str, Tensor]:
         """Every loss as a scalar: `class`, `mask`, … and `semantic` as in `final`; `class_0`, `class_1`, … are those of
-        the coarser predictions; `relaxation_0`, … those of relaxing heads."""
+        the coarser predictions; `relaxation_0`, … those of the relaxation heads."""
         coarse = {
             f"{name}_{i}": value
             for name, values in self._named().items()

@@ -20,7 +20,7 @@ class LossOptions(Options):
     instance_temperature: float = option(
         1.5, "the larger, the more often pixels of small segments are drawn; 0 draws uniformly", at_least=0
     )
-    semantic_temperature: float | None = option(2.0, "likewise for the semantic loss; null: all pixels", at_least=0)
+    semantic_temperature: float | None = option(2.0, "the same for the semantic loss; null: all pixels", at_least=0)
     # Below 0.02, exp(1 / temperature) overflows in float32.
     similarity_temperature: float = option(0.3, "divides the dot products of pixel features", at_least=0.02)
     instance_loss: str = option(
@@ -29,10 +29,10 @@ class LossOptions(Options):
         choices=("pixels", "prototypes"),
     )
     relaxation_rate: float = option(
-        0.1, "of model.remax: how much a mask's overlap with a class counts in its class target", at_least=0, at_most=1
+        0.1, "model.remax: weight of a mask's overlap with a class in its class target", at_least=0, at_most=1
     )
 
     @property
     def drawn(self) -> int:
-        """Pixels that are drawn per image, so that a training image must have more labelled ones; 0 where all count."""
+        """Pixels drawn per image, 0 if no loss draws: a training image must have more labeled pixels than that."""
         return self.samples if self.instance_loss == "pixels" or self.semantic_temperature is not None else 0

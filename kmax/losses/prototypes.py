@@ -2,8 +2,8 @@
 
 With f_p the unit feature of pixel p and s(p) its segment, the definition is
 
-    a_i = normalize(mean of f_p over the pixels p of segment i)          (a gradient flows through a_i, too)
-    loss of pixel p = −ln softmax_i(f_p·a_i / T) at i = s(p)             (i: the segments there are, things and stuff)
+    a_i = normalize(mean of f_p over the pixels p of segment i)          (a_i has a gradient as well)
+    loss of pixel p = −ln softmax_i(f_p·a_i / T) at i = s(p)             (i: all segments, things and stuff)
 
 for the pixels of things, averaged over an image's non-zero losses, then over the images.
 
@@ -20,7 +20,7 @@ from kmax.losses.averages import mean_over_images
 from kmax.losses.matching import Match
 from kmax.numerics import at_least_float32
 
-_ABSENT = -1e9  # a logit whose softmax is 0, and finite, so that images without a segment have a gradient
+_ABSENT = -1e9  # a logit whose softmax is 0; finite, so that gradients stay finite in images without a segment
 
 
 def prototype_loss(
@@ -30,9 +30,9 @@ def prototype_loss(
 
     Args:
         pixel_feature: (B, C, h, w), of length 1 over channels.
-        match: of the prediction; segments left without a query are void.
+        match: the matching of the prediction; segments left without a query are void.
         is_thing: (K+1,) bool by label, void last.
-        segments: M, the most that an image of the batch has.
+        segments: M, the largest number of segments of an image in the batch.
         temperature: T.
     """
     features = at_least_float32(pixel_feature).flatten(2)  # (B, C, P)
@@ -41,14 +41,15 @@ def prototype_loss(
     segment = match.segment.gather(1, owner).masked_fill(~owned, segments)  # (B, P), `segments` = void
     thing = owned & is_thing[match.label.gather(1, owner)]
     prototypes, present = _prototypes(features, segment, segments)
-    logits = torch.einsum("bcm,bcp->bmp", prototypes, features) / temperature
+    logits = torch.einsum("bcm,bcp->bmp", prototypes, features) / temperature  # (B, M, P)
     logits = logits.masked_fill(~present[..., None], _ABSENT)
     target = segment.masked_fill(~thing, -1)
     return mean_over_images(F.cross_entropy(logits, target, ignore_index=-1, reduction="none"))
 
 
 def _prototypes(features: Tensor, segment: Tensor, segments: int) -> tuple[Tensor, Tensor]:
-    """Unit prototypes (B, C, M) of the features (B, C, P) of segments (B, P), and which are there (B, M)."""
+    """Unit prototypes (B, C, M) of features (B, C, P) with the `segment` (B, P) of each pixel, and which segments occur
+    in each image (B, M)."""
     batch, channels, _ = features.shape
     total = features.new_zeros(batch, channels, segments + 1)
     total = total.scatter_add(2, segment[:, None].expand_as(features), features)[..., :segments]

@@ -1,4 +1,4 @@
-"""ReMaX: masks and classes relaxed in training (arXiv 2306.17319, sections 3.2 and 3.3); inference knows nothing of it.
+"""ReMaX: masks and classes relaxed in training (arXiv 2306.17319, sections 3.2 and 3.3); inference does not use it.
 
 With m the mask logits of a coarse prediction, p its class logits, s the logits of the auxiliary semantic head on the
 same pixels, and σ the sigmoid, the definitions are
@@ -6,8 +6,8 @@ same pixels, and σ the sigmoid, the definitions are
     ReMask    m_nj ← m_nj + m_nj · Σ_c σ(p_nc) σ(s_cj)                  (no gradient through either σ)
     ReClass   y_nc ← η w_nc + (1 − η w_nc) y_nc,   w_nc = Σ_j σ(m_nj) [pixel j is of class c] / pixels of class c
 
-where y_n is the class target of query n, one-hot, and c runs over the classes without void, which has no pixel. How
-the paper scales `m · …` is not known to us for sure.
+where y_n is the class target of query n, one-hot, and c runs over the classes without void, which has no pixel. We are
+not sure how the paper scales `m · …`.
 
 Letters: B batch, N queries, K classes without void, h×w mask logits, P = h·w pixels.
 """
@@ -38,7 +38,8 @@ def remask(prediction: Prediction, semantic_logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def class_overlap(mask_logits: Tensor, targets: Sequence[Target], num_classes: int) -> Tensor:
-    """w (B, N, K+1): how much of each class's pixels the masks (B, N, h, w) cover; 0 for void and absent classes."""
+    """w (B, N, K+1): the fraction of each class's pixels that the masks (B, N, h, w) cover; 0 for void and for classes
+    that do not occur."""
     segment_map, labels = stack_targets(targets, mask_logits.shape[0], mask_logits.shape[2:])
     label = labels.gather(1, segment_map.clamp(min=0)).masked_fill(segment_map == VOID, num_classes)  # (B, P)
     masks = at_least_float32(mask_logits).flatten(2).sigmoid()  # (B, N, P)

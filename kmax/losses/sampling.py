@@ -20,17 +20,17 @@ def log_rarity(segment_map: Tensor, segments: int) -> Tensor:
 
     Void is far below 0.
     """
-    labelled = segment_map >= 0
+    labeled = segment_map >= 0
     index = segment_map.clamp(min=0)
-    area = torch.zeros(len(segment_map), segments, device=segment_map.device).scatter_add_(1, index, labelled.float())
+    area = torch.zeros(len(segment_map), segments, device=segment_map.device).scatter_add_(1, index, labeled.float())
     rarity = (segment_map.shape[1] / area.gather(1, index).clamp(min=1)).log()
-    return rarity.masked_fill(~labelled, _VOID_RARITY)
+    return rarity.masked_fill(~labeled, _VOID_RARITY)
 
 
 def draw_pixels(rarity: Tensor, temperature: float, samples: int) -> Tensor:
     """Indices (B, S) of pixels, by Gumbel top-k on `temperature` · `rarity` (B, P); S ≤ P; void comes last.
 
-    `rarity` may have more leading dimensions than one: every row is drawn from by itself.
+    `rarity` may have further leading dimensions: pixels are drawn from each row independently.
     """
     gumbel = -torch.empty_like(rarity).exponential_().log()
     return (temperature * rarity + gumbel).topk(min(samples, rarity.shape[-1]), sorted=False).indices
@@ -44,8 +44,8 @@ def gather_pixels(values: Tensor, index: Tensor) -> Tensor:
 def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Tensor:
     """A `feature` map (B, C, h', w') at the pixels `index` (B, S) of a map of `size` (h, w): (B, C, S).
 
-    A coarser feature is interpolated bilinearly, at these pixels only; the result is that of resizing all of it first.
-    Corners are aligned if w is odd: what the model does too, for images of 32k + 1 pixels (odd w) and of 32k (even w).
+    A coarser feature is interpolated bilinearly at these pixels only; the result equals resizing the whole map first.
+    As in the model, corners are aligned if w is odd: for images of 32k + 1 pixels w is odd, for 32k it is even.
     """
     height, width = size
     if feature.shape[2:] == size:
@@ -56,21 +56,21 @@ def sample_feature(feature: Tensor, index: Tensor, size: tuple[int, int]) -> Ten
         grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), 2)
     else:
         grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), 2)
-    if torch.are_deterministic_algorithms_enabled():  # which the gradient of grid_sample is not on a GPU
+    if torch.are_deterministic_algorithms_enabled():  # on a GPU, the gradient of grid_sample is not deterministic
         return _interpolate(feature, grid, aligned)
     sampled = functional.grid_sample(feature, grid[:, None], padding_mode="border", align_corners=aligned)
-    return sampled[:, :, 0]
+    return sampled[:, :, 0]  # (B, C, 1, S) → (B, C, S)
 
 
 def _interpolate(feature: Tensor, grid: Tensor, aligned: bool) -> Tensor:
-    """What `grid_sample` computes with borders: `feature` (B, C, h', w') at places `grid` (B, S, 2), (x, y) from −1 to
-    1 → (B, C, S)."""
+    """The same as `grid_sample` with border padding: `feature` (B, C, h', w') at the positions `grid` (B, S, 2), (x, y)
+    from −1 to 1 → (B, C, S)."""
     height, width = feature.shape[2:]
     size = grid.new_tensor([width, height])
-    place = (grid + 1) / 2 * (size - 1) if aligned else ((grid + 1) * size - 1) / 2
-    place = place.clamp(min=0).minimum(size - 1)  # (B, S, 2)
-    low = place.floor()
-    high, part = (low + 1).minimum(size - 1).long(), (place - low).unsqueeze(1)  # (B, 1, S, 2)
+    position = (grid + 1) / 2 * (size - 1) if aligned else ((grid + 1) * size - 1) / 2
+    position = position.clamp(min=0).minimum(size - 1)  # (B, S, 2)
+    low = position.floor()
+    high, part = (low + 1).minimum(size - 1).long(), (position - low).unsqueeze(1)  # (B, 1, S, 2)
     low = low.long()
     flat = feature.flatten(2)
 

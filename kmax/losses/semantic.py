@@ -37,8 +37,8 @@ def target_stride(target_size: tuple[int, int], size: tuple[int, int]) -> int:
 def semantic_loss(
     logits: Tensor, targets: Sequence[Target], size: tuple[int, int], temperature: float | None, samples: int
 ) -> Tensor:
-    """Loss `semantic`, unweighted. Void pixels are left out; segments left without a query are not, nor is crowd that a
-    target names. A pixel's loss is multiplied by its weight, where a target has weights.
+    """Loss `semantic`, unweighted. Void pixels are left out; segments without a query count, and so does crowd that a
+    target names. If a target has weights, a pixel's loss is multiplied by its weight.
 
     Args:
         logits: (B, K+1 or K, h', w') with h' and w' those of the target or smaller by a power of two.
@@ -59,24 +59,25 @@ def semantic_loss(
     crowd = stack_crowd(targets, segment_map)
     label = strided(torch.where(segment_map == VOID, crowd, labels.gather(1, segment_map.clamp(min=0))))
     weight = strided(_weights(targets, segment_map))
-    logits = logits.flatten(2)
+    logits = logits.flatten(2)  # (B, K, h', w') → (B, K, h'·w')
     if temperature is not None:
         index = draw_pixels(strided(log_rarity(segment_map, labels.shape[1])), temperature, samples)
+        # (B, S), (B, S), (B, K, S)
         label, weight, logits = label.gather(1, index), weight.gather(1, index), gather_pixels(logits, index)
     entropy = cross_entropy(logits, label)
     return mean_over_images(entropy * weight.to(entropy.dtype))
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Of each pixel (B, P) for `logits` (B, K, P) and `label` (B, P), 0 on void. (PyTorch's own for images has no
-    deterministic form on a GPU.)"""
+    """The cross-entropy (B, P) of each pixel for `logits` (B, K, P) and `label` (B, P), 0 on void. (PyTorch's own for
+    images is not deterministic on a GPU.)"""
     log_probability = at_least_float32(logits).log_softmax(1)
     entropy = -log_probability.gather(1, label.clamp(min=0)[:, None])[:, 0]
     return entropy.masked_fill(label == VOID, 0)
 
 
 def _weights(targets: Sequence[Target], segment_map: Tensor) -> Tensor:
-    """What each pixel counts, (B, h·w) float32."""
+    """The weight of each pixel, (B, h·w) float32."""
     ones = torch.ones_like(segment_map[0], dtype=torch.float32)
     if all(target.weight is None for target in targets):
         return ones.expand(len(targets), -1)

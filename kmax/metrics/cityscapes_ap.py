@@ -1,8 +1,8 @@
 """Average precision of instance masks as in Cityscapes' own evaluation, without its package.
 
-It differs from COCO's: an overlap must exceed the threshold strictly; of several masks on one instance the surest one
-counts and the others are false; what lies mostly on void, on a crowd or on an instance below 100 pixels is left out;
-the area under the curve is taken by trapezoids.
+It differs from COCO's: an overlap must exceed the threshold strictly; if several masks are on one instance, the most
+confident one counts and the others are false; masks mostly on void, on a crowd or on an instance below 100 pixels are
+left out; the area under the curve is taken by trapezoids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Matches(NamedTuple):
 class CityscapesAP(InstanceMetric):
     """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
 
-    def match(self, prediction: Instances, truth: Sample) -> dict[int, tuple[_Matches, ...]]:
+    def match_image(self, prediction: Instances, truth: Sample) -> dict[int, tuple[_Matches, ...]]:
         """Hits and misses of one image by label, at each threshold."""
         return _match_image(prediction, truth, self.labels)
 
@@ -79,15 +79,15 @@ def average_precision(scores: np.ndarray, hit: np.ndarray, missed: int) -> float
 
 
 class _Class(NamedTuple):
-    """Masks (n) against the true segments (m) of one class in one image: `overlap` IoU (n, m), `ignored` the part of
-    each mask that lies on what does not count, `scores` (n,), and which segments are `wanted` (m,)."""
+    """Masks (n) against the true segments (m) of one class in one image: `overlap` IoU (n, m), `ignored` the
+    fraction of each mask on pixels that do not count, `scores` (n,), and which segments are `wanted` (m,)."""
 
     overlap: np.ndarray
     ignored: np.ndarray
     scores: np.ndarray
     wanted: np.ndarray
 
-    def at(self, threshold: float) -> _Matches:
+    def matches_at(self, threshold: float) -> _Matches:
         """Hits, false masks and misses at a threshold of at least ½: no mask overlaps two segments by so much."""
         on = self.overlap > threshold
         best = np.full(len(self.scores), False)
@@ -119,7 +119,7 @@ def _match_image(prediction: Instances, truth: Sample, labels: Sequence[int]) ->
         chosen = (mask_label == label) & (shared.sum(1) > 0)
         segments = np.flatnonzero(table.label == label)
         found[label] = _class(shared[chosen], segments, area[segments], table.crowd[segments], scores[chosen])
-    return {label: tuple(c.at(threshold) for threshold in THRESHOLDS) for label, c in found.items()}
+    return {label: tuple(c.matches_at(threshold) for threshold in THRESHOLDS) for label, c in found.items()}
 
 
 def _class(shared: np.ndarray, segments: np.ndarray, area: np.ndarray, crowd: np.ndarray, scores: np.ndarray) -> _Class:

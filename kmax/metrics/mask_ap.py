@@ -1,7 +1,7 @@
 """Average precision of instance masks as in COCO, by pycocotools.
 
 The ground truth is the things of a panoptic annotation: disjoint, crowd ignored, areas counted in pixels. Each image
-is matched as it comes; only the matches are kept, not the masks.
+is matched at once; only the matches are kept, not the masks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MaskAPResult:
 
 
 class InstanceMetric(RecordMetric):
-    """What the evaluations of instances share: each image is matched as it comes, and its record kept.
+    """Base of the instance metrics: each image is matched at once, and only its record is kept.
 
     Args:
         is_thing: for each of the K classes.
@@ -61,18 +61,18 @@ class InstanceMetric(RecordMetric):
         """
         for prediction, truth in zip(predictions, ground_truths, strict=True):
             check_instances(prediction, truth, len(self.is_thing))
-            self.keep(truth.image_id, self.match(prediction, truth))
+            self.keep(truth.image_id, self.match_image(prediction, truth))
 
     @abstractmethod
-    def match(self, prediction: Instances, truth: Sample) -> object:
+    def match_image(self, prediction: Instances, truth: Sample) -> object:
         """The record of one image; a subclass says how masks are matched."""
 
 
 class MaskAP(InstanceMetric):
     """Average precision of instances against the things of samples; takes `is_thing` as `InstanceMetric` does."""
 
-    def match(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], Json]:
-        """What pycocotools says of one image, by label and range of areas."""
+    def match_image(self, prediction: Instances, truth: Sample) -> dict[tuple[int, int], Json]:
+        """The matches of pycocotools for one image, by label and range of areas."""
         return _match(prediction, truth, self.labels)
 
     def compute(self) -> MaskAPResult:
@@ -117,7 +117,7 @@ def _evaluation(labels: Sequence[int]) -> COCOeval:
 
 
 def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[tuple[int, int], Json]:
-    """pycocotools' matches of one image by (label, number of the area range), as far as there is anything."""
+    """pycocotools' matches of one image by (label, number of the area range), without empty ones."""
     evaluation = _evaluation(labels)
     things = [segment for segment in truth.segments if segment.label in set(labels)]
     masks = encode(truth.segment_map[None], [segment.id for segment in things])
@@ -140,7 +140,7 @@ def _match(prediction: Instances, truth: Sample, labels: Sequence[int]) -> dict[
 
 
 def _compact(matches: Json) -> Json:
-    """What accumulating needs, in few bytes."""
+    """The fields that accumulating needs, in few bytes."""
     kept = {key: np.asarray(matches[key]) for key in _KEPT}
     return {key: value if key == "dtScores" else value.astype(bool) for key, value in kept.items()}
 

@@ -21,8 +21,8 @@ from kmax.structures import Sample
 @dataclass  # not frozen: torchmetrics refuses to hand out frozen dataclasses
 class MeanIoUResult:
     """In percent. `mean` is over the classes that occur in ground truth or prediction; `per_class` is None for the
-    others; `pixel_accuracy` is the part of labelled pixels that are right. Without any pixel all are None. `confusion`
-    (K, K) counts pixels by true and predicted label."""
+    others; `pixel_accuracy` is the fraction of labeled pixels that are right. Without any pixel all are None.
+    `confusion` (K, K) counts pixels by true and predicted label."""
 
     mean: float | None
     pixel_accuracy: float | None
@@ -73,8 +73,8 @@ def count_pixels(prediction: np.ndarray, truth: Sample, num_classes: int) -> np.
     table = Table(truth.segments)
     ids, predicted, areas = overlaps(truth.segment_map, prediction)
     segment = table.index(ids)
-    labelled = segment >= 0
-    label, predicted, areas = table.label[segment[labelled]], predicted[labelled], areas[labelled]
+    labeled = segment >= 0
+    label, predicted, areas = table.label[segment[labeled]], predicted[labeled], areas[labeled]
     check_labels(np.concatenate([table.label, predicted]), num_classes, truth)
     counts = np.bincount(label * num_classes + predicted, areas, minlength=num_classes**2)
     return counts.astype(np.int64).reshape(num_classes, num_classes)

@@ -1,4 +1,4 @@
-"""Which segments of two maps share how many pixels: what all metrics on maps count."""
+"""How many pixels the segments of two maps share: the basis of all metrics on maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE = 2**22  # pixels that are compared at a time
 
 
 class Table:
-    """Segments as arrays, to be found by id."""
+    """Segments as arrays that can be looked up by id."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.ids = np.array([s.id for s in segments], dtype=np.int64)
@@ -21,11 +21,11 @@ class Table:
         self.order = np.argsort(self.ids, kind="stable")
 
     def index(self, ids: np.ndarray) -> np.ndarray:
-        """Where each of `ids` stands in the table; −1 if nowhere."""
+        """The row of each of `ids` in the table; −1 if there is none."""
         if not len(self.ids):
             return np.full(ids.shape, -1)
-        place = np.searchsorted(self.ids, ids, sorter=self.order).clip(max=len(self.ids) - 1)
-        found = self.order[place]
+        position = np.searchsorted(self.ids, ids, sorter=self.order).clip(max=len(self.ids) - 1)
+        found = self.order[position]
         return np.where(self.ids[found] == ids, found, -1)
 
     def sums(self, index: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def _runs(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def name_of(sample: Sample) -> str:
-    """How messages call an image."""
+    """The name of an image in messages."""
     return str(sample.file_name or sample.image_id)
 
 

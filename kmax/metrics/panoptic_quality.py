@@ -5,7 +5,7 @@ prediction covers of void. A prediction without a match counts as false unless m
 and on crowd of its class; crowd is neither matched nor missed.
 
 Boundary PQ (Cheng et al., CVPR 2021) replaces that IoU by the smaller of itself and the boundary IoU, the IoU of those
-pixels of both segments that lie within d pixels of their own contour; what lies beyond the image counts as outside.
+pixels of both segments within d pixels of their own contour; pixels beyond the image count as outside.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PanopticQuality(Metric):
 
     Args:
         is_thing: for each of the K classes.
-        dilation_ratio: None, or for boundary PQ the width d of boundaries as a part of the image's diagonal.
+        dilation_ratio: None, or for boundary PQ the width d of boundaries as a fraction of the image's diagonal.
     """
 
     full_state_update = False
@@ -118,9 +118,9 @@ def _quality(counts: np.ndarray) -> Quality:
 
 
 class Matches(NamedTuple):
-    """How the segments of a prediction and a ground truth relate: the segments as tables; of each matched pair the
-    places `row` in `true` and `column` in `predicted`, and the `iou`; which predicted segments are `false`, which true
-    ones `missed` (bool, as long as the tables). What is neither matched nor false or missed is left out of account."""
+    """How the segments of a prediction and a ground truth relate: the segments as tables; for each matched pair its
+    positions `row` in `true` and `column` in `predicted`, and its `iou`; which predicted segments are `false` and which
+    true ones `missed` (bool, as long as the tables). Segments that are none of these do not count."""
 
     true: Table
     predicted: Table
@@ -153,18 +153,18 @@ def match_segments(
         edges, predicted_edges = only_boundary(truth.segment_map, width), only_boundary(predicted_map, width)
         iou = np.minimum(iou, _Pairs(edges, predicted_edges, true, predicted).iou_of(row, column))
     same = true.label[row] == predicted.label[column]
-    match = same & ~true.crowd[row] & (iou > 0.5)
+    matched = same & ~true.crowd[row] & (iou > 0.5)
 
-    # Of several crowd segments of one class the published evaluation knows only the last one.
+    # If a class has several crowd segments, the published evaluation uses only the last one.
     last_crowd = {label: i for i, label in enumerate(true.label.tolist()) if true.crowd[i]}
     on_crowd = same & np.isin(row, list(last_crowd.values()))
     ignored = pairs.on_void + predicted.sums(np.where(on_crowd, column, -1), pairs.shared)
 
     missed = ~true.crowd
-    missed[row[match]] = False
+    missed[row[matched]] = False
     false = ignored <= 0.5 * pairs.predicted_area
-    false[column[match]] = False
-    return Matches(true, predicted, row[match], column[match], iou[match], false, missed)
+    false[column[matched]] = False
+    return Matches(true, predicted, row[matched], column[matched], iou[matched], false, missed)
 
 
 def count_segments(
@@ -196,7 +196,7 @@ class _Pairs:
 
     @property
     def iou(self) -> np.ndarray:
-        """IoU of each pair, what the prediction covers of void left out of the union."""
+        """IoU of each pair; pixels of the prediction on void are not part of the union."""
         union = self.true_area[self.row] + (self.predicted_area - self.on_void)[self.column] - self.shared
         iou: np.ndarray = self.shared / union
         return iou

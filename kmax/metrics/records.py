@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 
 class RecordMetric(Metric):
-    """A metric whose state is a compressed record per image; `records` hands them out in the order of image ids.
+    """A metric whose state is a compressed record per image; `records` yields them in the order of image ids.
 
     So results depend neither on the order of images nor on the number of ranks.
     """
@@ -47,7 +47,7 @@ class RecordMetric(Metric):
 
 
 def _joined(state: list[Tensor] | Tensor) -> np.ndarray:
-    """Lists before, one tensor after ranks are synchronised."""
+    """Lists before, one tensor after ranks are synchronized."""
     if isinstance(state, list):
         state = torch.cat(state) if state else torch.zeros(0, dtype=torch.int64)
     return state.cpu().numpy()

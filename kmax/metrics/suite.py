@@ -1,4 +1,4 @@
-"""The metrics of a run under one roof: what they need, one update per batch, one report."""
+"""All metrics of a run: what they need, one update per batch, one report."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class MetricSuite(nn.Module):
     Args:
         names: which of `METRICS`.
         categories: the classes.
-        mask_ap: whose average precision, `coco` or `cityscapes`.
-        dilation_ratio: width of boundaries as a part of the image's diagonal.
+        mask_ap: definition of average precision, `coco` or `cityscapes`.
+        dilation_ratio: width of boundaries as a fraction of the image's diagonal.
 
     Raises:
         ValueError: an unknown name, or none.

@@ -1,4 +1,4 @@
-"""Multi-head attention with normalised logits (MaX-DeepLab, arXiv 2012.00759, section 3.1; kMaX-DeepLab as well).
+"""Multi-head attention with normalized logits (MaX-DeepLab, arXiv 2012.00759, section 3.1; kMaX-DeepLab as well).
 
 Letters: B batch, C channels, D depth of queries and keys together, h heads, n queries, m keys.
 """
@@ -25,10 +25,12 @@ class NormalizedAttention(nn.Module):
         """Queries (B, D, n), keys (B, D, m) and values (B, C, m) → (B, C, n)."""
         weight = self.weights(query, key)
         v = value.unflatten(1, (self.heads, -1))  # (B, h, C/h, m)
-        gathered: Tensor = self.act(self.output_norm((v @ weight.to(v.dtype).transpose(-1, -2)).flatten(1, 2)))
-        return gathered
+        gathered = (v @ weight.to(v.dtype).transpose(-1, -2)).flatten(1, 2)  # (B, h, C/h, n) → (B, C, n)
+        activated: Tensor = self.act(self.output_norm(gathered))
+        return activated
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """How much each query takes of each key, (B, h, n, m), in at least float32; sums to 1 over the keys."""
+        """Attention weights (B, h, n, m) of each query over the keys, in at least float32; they sum to 1 over the
+        keys."""
         q, k = (x.unflatten(1, (self.heads, -1)) for x in (query, key))  # (B, h, D/h, n or m)
         return at_least_float32(self.logit_norm(q.transpose(-1, -2) @ k)).softmax(-1)

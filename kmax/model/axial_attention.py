@@ -23,7 +23,7 @@ class RelativePosition(nn.Module):
         self.table = nn.Parameter(torch.randn(2 * MAX_DISTANCE + 1, depth))
 
     def forward(self, length: int) -> Tensor:
-        """r (L, L, d) with r[l, m] = the vector of m − l.
+        """r (L, L, d), where r[l, m] is the vector of the relative position m − l.
 
         Raises:
             ValueError: `length` exceeds what the table covers.
@@ -40,7 +40,7 @@ class RelativePosition(nn.Module):
 class AxisAttention(nn.Module):
     """Self-attention along the last axis of (B, C, L) → (B, `value_depth`, L).
 
-    The logits are content `q·k` plus `q·r^q` plus `k·r^k`, each normalised per head; there is no 1/√d.
+    The logits are content `q·k` plus `q·r^q` plus `k·r^k`, each normalized per head; there is no 1/√d.
     """
 
     def __init__(self, in_channels: int, key_depth: int, value_depth: int, heads: int) -> None:
@@ -59,31 +59,32 @@ class AxisAttention(nn.Module):
         length = x.shape[-1]
         query, key, value = self._split(x)
         weight = self._weights(query, key, length).to(value.dtype)
-        content = value @ weight.transpose(-1, -2)
+        content = value @ weight.transpose(-1, -2)  # (B, h, d', L)
         position = torch.einsum("bhlm,lmd->bhdl", weight, self.value_position(length).to(weight.dtype))
+        # Heads are joined, (B, h, d', L) → (B, h·d', L), and both parts are normalized together: (B, 2·h·d', L).
         both: Tensor = self.output_norm(torch.cat([content.flatten(1, 2), position.flatten(1, 2)], 1))
         return both[:, : self.value_depth] + both[:, self.value_depth :]
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         """q, k (B, h, d, L) and v (B, h, d', L)."""
-        mixed: Tensor = self.qkv_norm(self.qkv(x))
+        mixed: Tensor = self.qkv_norm(self.qkv(x))  # (B, C, L) → (B, q + k + v channels, L)
         parts = mixed.split([self.key_depth, self.key_depth, self.value_depth], 1)
         return tuple(part.unflatten(1, (self.heads, -1)) for part in parts)
 
     def _weights(self, query: Tensor, key: Tensor, length: int) -> Tensor:
         """Attention weights (B, h, L, L), in at least float32."""
-        content = query.transpose(-1, -2) @ key
+        content = query.transpose(-1, -2) @ key  # (B, h, L, L)
         of_query = torch.einsum("bhdl,lmd->bhlm", query, self.query_position(length).to(query.dtype))
         of_key = torch.einsum("bhdm,lmd->bhlm", key, self.key_position(length).to(key.dtype))
         logits = self.logit_norm(torch.cat([content, of_query, of_key], 1))  # (B, 3h, L, L)
         terms: Tensor = at_least_float32(logits).unflatten(1, (3, self.heads))  # (B, 3, h, L, L)
-        return terms.sum(1).softmax(-1)
+        return terms.sum(1).softmax(-1)  # the sum of the three, over keys: (B, h, L, L)
 
 
 class AxialAttention(nn.Module):
     """Attention along the height axis, then along the width axis: (B, C, H, W) → (B, `value_depth`, H', W').
 
-    With a stride, every so manieth row is kept after the first, every so manieth column after the second.
+    With a stride s, the first attention keeps every s-th row and the second every s-th column, from the first one on.
     """
 
     def __init__(self, in_channels: int, key_depth: int, value_depth: int, heads: int, stride: int = 1) -> None:
@@ -98,4 +99,4 @@ class AxialAttention(nn.Module):
         x = x.permute(0, 3, 2, 1)[:, :: self.stride]  # (B, H', C, W)
         height = x.shape[1]
         x = self.width(x.flatten(0, 1)).unflatten(0, (batch, height))  # (B, H', C, W)
-        return x[..., :: self.stride].permute(0, 2, 1, 3)
+        return x[..., :: self.stride].permute(0, 2, 1, 3)  # (B, C, H', W')

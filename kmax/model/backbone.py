@@ -66,7 +66,7 @@ def _stride_in_first_stage(body: Any) -> None:
 
 
 def _last_activation(block: nn.Module) -> None:
-    """Take the activation after the sum out of a residual block."""
+    """Remove the activation after the sum from a residual block."""
     name = "act3" if hasattr(block, "act3") else "act2"
     setattr(block, name, nn.Identity())
 
@@ -79,7 +79,7 @@ class ConvNeXtBackbone(Backbone):
         self.body: Any = body
         body.norm_pre, body.head = nn.Identity(), nn.Identity()
         if not isinstance(body.stem[0], nn.Conv2d) or body.stem[0].stride != (4, 4):
-            raise ValueError("Of the ConvNeXt models only those with a 4×4 patch stem can be used.")
+            raise ValueError("Only ConvNeXt models with a 4×4 patch stem can be used: choose one, e.g. convnext_tiny.")
         self.act = nn.GELU() if family == "deeplab2" else nn.Identity()
         widths = [info["num_chs"] for info in body.feature_info]
         self.channels = {STEM: widths[0], **dict(zip(STRIDES, widths, strict=True))}
@@ -116,7 +116,7 @@ class TimmBackbone(Backbone):
                 )
 
     def _fits(self) -> bool:
-        """Whether features of a 65×97 image have the sizes that they should."""
+        """Whether the features of a 65×97 image have ⌈65/s⌉ × ⌈97/s⌉ cells at every stride s."""
         parameter = next(self.body.parameters())
         training = self.body.training
         self.body.eval()
@@ -137,7 +137,7 @@ class TimmBackbone(Backbone):
         features = dict(zip(STRIDES, self.run(self.body, images), strict=True))
         for stride, x in features.items():
             if x.shape[1] != self.channels[stride] and x.shape[-1] == self.channels[stride]:
-                x = x.permute(0, 3, 1, 2).contiguous()
+                x = x.permute(0, 3, 1, 2).contiguous()  # (B, h, w, C) → (B, C, h, w)
             if self.pad:
                 x = x[..., : -(-height // stride), : -(-width // stride)]
             features[stride] = x
@@ -145,13 +145,14 @@ class TimmBackbone(Backbone):
 
 
 def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -> Backbone:
-    """A backbone by its timm name, or `max_s`.
+    """Build a backbone by its timm name, or `max_s`.
 
     Args:
-        options: or the name alone, for random weights. `pretrained` may be the path of a file of ImageNet weights:
-            timm's or torchvision's, and for ResNet, ConvNeXt and MaX-S also the published Detectron2-style, original
-            ConvNeXt and TensorFlow ones, the latter by their names in the model zoo, too.
-        family: of the published implementations, `detectron2` or `deeplab2`, where `options.family` names none.
+        options: its options, or its name alone for random weights. `pretrained` may be the path of a file of ImageNet
+            weights by timm or torchvision; for ResNet, ConvNeXt and MaX-S also a published Detectron2-style, original
+            ConvNeXt or TensorFlow file, or the name of such a TensorFlow file in the model zoo.
+        family: which published implementation to reproduce, `detectron2` or `deeplab2`, unless `options.family` says
+            so.
 
     Raises:
         ValueError: no such model, or one that cannot be used; weights that cannot be downloaded.
@@ -223,8 +224,9 @@ def _feature_model(name: str, pretrained: bool | str, drop_path: float) -> nn.Mo
 
 
 def _check_file(path: str, body: nn.Module, name: str) -> None:
-    """timm leaves out what it does not find: make sure that a file of weights is this model's, and can be read."""
+    """Make sure that a file of weights can be read and belongs to this model: timm skips names that it does not
+    know."""
     given = {entry.replace(".", "_") for entry in read_entries(path)}
     own = [parameter.replace(".", "_") for parameter, _ in body.named_parameters()]
     if sum(parameter in given for parameter in own) < len(own) / 2:
-        raise ValueError(f"{path} holds no timm weights for {name}: its names are others.")
+        raise ValueError(f"{path} holds no timm weights for {name}: choose a file that timm wrote for this model.")

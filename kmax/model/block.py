@@ -79,7 +79,7 @@ class BasicBlock(nn.Module):
 
 
 def stem(channels: Sequence[int], act: Activation) -> nn.Sequential:
-    """3×3 convolutions, the first of stride 2, with norms and, but for the last, activations: (B, 3, H, W) →
+    """3×3 convolutions with norms, the first of stride 2, all but the last with an activation: (B, 3, H, W) →
     (B, `channels[-1]`, ⌈H/2⌉, ⌈W/2⌉)."""
     pairs = zip((3, *channels), channels, strict=False)
     last = len(channels) - 1
@@ -92,6 +92,6 @@ def stem(channels: Sequence[int], act: Activation) -> nn.Sequential:
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Nothing where shapes agree, else a 1×1 convolution and its norm."""
+    """The identity where shapes agree, otherwise a 1×1 convolution and its norm."""
     fits = in_channels == out_channels and stride == 1
     return nn.Identity() if fits else ConvNorm(in_channels, out_channels, stride=stride)

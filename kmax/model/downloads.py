@@ -1,4 +1,4 @@
-"""Whether timm's weights can be had, told within a second: its own attempt retries for most of a minute."""
+"""Find out within a second whether timm's weights can be downloaded: timm itself retries for most of a minute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 PATIENCE = 0.9
-"""Seconds; looking up a name may block for longer than any socket's timeout, hence the thread."""
+"""Seconds to wait. Looking up a host name may block for longer than a socket's timeout, so a thread does it."""
 
 
 def require_download(name: str) -> None:
     """Make sure that timm's weights of the model `name` are cached or can be downloaded.
 
     Raises:
-        ValueError: they are neither, or there are none; the message names the file to get and the option to set.
+        ValueError: they are not, or timm has none; the message names the file to get and the option to set.
     """
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url or config.file):

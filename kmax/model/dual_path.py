@@ -18,7 +18,8 @@ from kmax.model.layers import Activation, ConvNorm
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """The memory path of all dual-path blocks: M channels, those of the feed-forward network, and attention heads."""
+    """The memory path of all dual-path blocks: `dim` M, hidden channels of the feed-forward network, attention
+    heads."""
 
     dim: int = 256
     ffn_dim: int = 2048
@@ -29,10 +30,10 @@ class DualPathBlock(nn.Module):
     """Memory-to-pixel, memory-to-memory and pixel-to-memory attention, then a feed-forward network on the memory.
 
     The slots attend to pixels and slots under one softmax; the pixels read the keys and values that the slots had
-    before. Attention from pixel to pixel is the axial block's that comes before.
+    before. Attention from pixel to pixel happens in the axial block before this one.
 
     Args:
-        pixel_channels: C, of a feature that still lacks its activation, and does so afterwards.
+        pixel_channels: C of the feature, which has no activation yet, neither as input nor as output.
         width: f; queries and keys have f channels, values 2f.
         drop_path: rate of each of the three residual branches.
     """
@@ -66,11 +67,11 @@ class DualPathBlock(nn.Module):
         return pixels + self.drop_path(self.pixel_out(written)), memory
 
     def reading(self, pixels: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """How much each pixel reads from each slot, on average over the heads, (B, N, h, w), which sums to 1 over the
+        """The attention of each pixel to each slot, averaged over the heads, (B, N, h, w), which sums to 1 over the
         slots; and the pixels' queries (B, f, h, w). Inputs as for `forward`."""
         (_, key, _), (query, _, _) = self._project(memory, pixels)
         weight = self.pixel_attention.weights(query, key).mean(1).transpose(1, 2)  # (B, P, N) → (B, N, P)
-        return weight.unflatten(2, pixels.shape[2:]), query.unflatten(2, pixels.shape[2:])
+        return weight.unflatten(2, pixels.shape[2:]), query.unflatten(2, pixels.shape[2:])  # (…, P) → (…, h, w)
 
     def _project(self, memory: Tensor, pixels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Query, key and value of the slots, (B, f or 2f, N), and of the pixels, (B, f or 2f, P)."""

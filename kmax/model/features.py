@@ -1,4 +1,4 @@
-"""What every backbone offers: features by stride.
+"""The interface of every backbone: features by stride.
 
 Letters: B batch, H×W input size.
 """
@@ -28,19 +28,19 @@ class Backbone(nn.Module):
     _fixed: tuple[nn.Module, ...] = ()  # modules that stay in eval mode
 
     def parts(self) -> list[nn.Module]:
-        """The modules that learn, in the order in which an image passes them: stem, then the four stages.
+        """The learnable modules in order: the stem, then the four stages.
 
         Raises:
-            OptionError: this kind of backbone is one whole.
+            OptionError: this kind of backbone is not split into stages.
         """
-        raise OptionError("freeze takes all or 0 for this backbone: its stages are not known one by one.")
+        raise OptionError("freeze takes all or 0 for this backbone, whose stages are not separate modules.")
 
     def freeze(self, stages: int | str, norms: bool) -> None:
-        """Keep the stem and the first `stages` of the stages as they are, or "all"; with `norms`, batch norms of the
-        others too keep their running statistics.
+        """Freeze the stem and the first `stages` stages, or "all"; with `norms`, all batch norms also keep their
+        running statistics.
 
         Raises:
-            OptionError: single stages of a backbone that does not know them.
+            OptionError: a number of stages for a backbone that is not split into stages.
         """
         if stages == "all":
             fixed: list[nn.Module] = [self]
@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of any module; what is frozen stays in eval mode, so that it drops nothing and counts nothing."""
+        """As for any module, but frozen parts stay in eval mode: no drop path, and unchanged running statistics."""
         super().train(mode)
         for module in self._fixed:
             if module is self:
@@ -64,6 +64,6 @@ class Backbone(nn.Module):
         return self
 
     def run(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """A stage; its activations are computed again in the backward pass if `checkpointing`."""
+        """Run a stage; with `checkpointing` its activations are computed again in the backward pass."""
         y: Tensor = recompute(stage, x) if self.checkpointing and self.training else stage(x)
         return y

@@ -26,7 +26,7 @@ _CONVOLUTIONS, _NORMS = (nn.Conv1d, nn.Conv2d), (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Fold, in place and for good, every batch norm below `model` that is known to follow a convolution.
+    """Fold every batch norm below `model` that directly follows a convolution; in place, and not to be undone.
 
     A folded norm becomes an identity; the others stay. For evaluation only.
 

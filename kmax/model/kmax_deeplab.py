@@ -36,7 +36,8 @@ class KMaXDeepLab(nn.Module):
         super().__init__()
         options = options or ModelOptions()
         self.backbone = backbone
-        self.semantic_act = backbone.act if options.family == "deeplab2" else nn.Identity()  # detectron2: as handed on
+        # In the detectron2 family features have their activation already.
+        self.semantic_act = backbone.act if options.family == "deeplab2" else nn.Identity()
         self.order = _stage_order(backbone, options)
         self.pixel_decoder = PixelDecoder([backbone.channels[key] for key in self.order], options)
         self.transformer_decoder = TransformerDecoder(self.pixel_decoder.channels, num_classes, options)
@@ -44,24 +45,24 @@ class KMaXDeepLab(nn.Module):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """What the predictions may be called, coarse to final, with their strides."""
+        """A name for each prediction, coarse to final, with its stride."""
         decoder, names = self.transformer_decoder, list[str]()
         for number, (level, layer) in enumerate(zip(decoder.level, decoder.layers, strict=True), 1):
-            assert isinstance(layer, KMeansLayer), "the decoder is made of these"
+            assert isinstance(layer, KMeansLayer), "the decoder consists of k-means layers"
             recurrence = layer.options.recurrence
-            turns = [""] if recurrence == 1 else [f".{turn + 1}" for turn in range(recurrence)]
-            names += [f"layer {number}{turn} · 1/{COARSE_STRIDES[level]}" for turn in turns]
+            rounds = [""] if recurrence == 1 else [f".{n + 1}" for n in range(recurrence)]
+            names += [f"layer {number}{suffix} · 1/{COARSE_STRIDES[level]}" for suffix in rounds]
         return (*names, "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
-        """Normalised images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
+        """Normalized images (B, 3, H, W) → predictions, coarse to final, each with class logits (B, N, K+1), mask
         logits (B, N, h, w) and pixel feature (B, `feature_dim`, h, w); in training also semantic logits, and the
         pixel features of the coarse predictions at their own stride.
 
         `coarse=False` leaves out all predictions but the final one.
         """
         aligned = align_corners(images.shape[-1])
-        # Weights may be of another precision than float32.
+        # Images take on the precision of the weights, which need not be float32.
         features = self.backbone(images.to(self.transformer_decoder.centres.dtype))
         pixels = self.pixel_decoder([features[key] for key in self.order], aligned)
         (*first, final), relaxation = self.transformer_decoder(pixels[: len(COARSE_STRIDES)], pixels[-1], aligned)
@@ -73,8 +74,8 @@ class KMaXDeepLab(nn.Module):
         """The auxiliary semantic head's logits of the backbone's features, (B, K+1, h, w), or K of them if plain."""
         if self.semantic_head is None:
             return None
-        handed = [features[32], *(self.semantic_act(features[stride]) for stride in (8, 4))]
-        logits: Tensor = self.semantic_head(handed, aligned)
+        inputs = [features[32], *(self.semantic_act(features[stride]) for stride in (8, 4))]
+        logits: Tensor = self.semantic_head(inputs, aligned)
         return logits
 
     def _resized(self, prediction: Prediction, final: Prediction, aligned: bool) -> Prediction:
@@ -91,7 +92,7 @@ def _stage_order(backbone: Backbone, options: ModelOptions) -> list[int]:
         return [32, 16, 8, 4]
     if STEM not in backbone.channels:
         raise OptionError(
-            "stem_stage=true needs a ResNet, ConvNeXt or MaX-S backbone: the others hand out no stem feature."
+            "stem_stage=true needs a ResNet, ConvNeXt or MaX-S backbone: the others offer no stem feature."
         )
     # The published PyTorch code feeds ResNet's two stride-4 features in this order.
     stem_first = options.family == "detectron2" and isinstance(backbone, ResNetBackbone)

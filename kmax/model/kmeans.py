@@ -26,7 +26,7 @@ def update(assignment: Tensor, values: Tensor, num_queries: int) -> Tensor:
 
 
 def mean_update(assignment: Tensor, values: Tensor, num_queries: int) -> Tensor:
-    """The mean in place of the sum of `update`, 0 for a cluster without a pixel."""
+    """Like `update`, but the mean instead of the sum: (B, C, N), 0 for a cluster without a pixel."""
     count = F.one_hot(assignment, num_queries).sum(1, keepdim=True)  # (B, 1, N)
     return update(assignment, values, num_queries) / count.clamp(min=1)
 
@@ -45,7 +45,7 @@ def soft_assign(mask_logits: Tensor) -> Tensor:
 
 
 def soft_update(assignment: Tensor, values: Tensor) -> Tensor:
-    """Clustering update: the values (B, C, P) summed for each cluster as far as the pixels belong to it, (B, N, P) →
+    """Clustering update: for each cluster the sum of the values (B, C, P), weighted by the assignment (B, N, P) →
     (B, C, N), in at least float32."""
     values = at_least_float32(values)
     with without_autocast(values):
@@ -53,14 +53,14 @@ def soft_update(assignment: Tensor, values: Tensor) -> Tensor:
 
 
 def pixel_update(assignment: Tensor, values: Tensor) -> Tensor:
-    """What each pixel takes from the clusters that it belongs to, (B, N, P): their values (B, C, N) → (B, C, P)."""
+    """For each pixel the sum of the clusters' values (B, C, N), weighted by the assignment (B, N, P) → (B, C, P)."""
     values = at_least_float32(values)
     with without_autocast(values):
         return values @ assignment.to(values.dtype)
 
 
 def coordinates(feature: Tensor) -> Tensor:
-    """Where the pixels of (B, C, h, w) lie, (B, 2, h, w): from −1 to 1, across and down."""
+    """Coordinates (B, 2, h, w) of the pixels of (B, C, h, w): x, then y, each from −1 to 1."""
     height, width = feature.shape[-2:]
     y = torch.linspace(-1, 1, height, dtype=feature.dtype, device=feature.device)
     x = torch.linspace(-1, 1, width, dtype=feature.dtype, device=feature.device)

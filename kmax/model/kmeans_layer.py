@@ -1,5 +1,5 @@
-"""One layer of the k-means transformer decoder (kMaX-DeepLab, arXiv 2207.04044, section 3.3), and its kin: ordinary
-cross-attention, CMT-DeepLab's clustering (arXiv 2206.08948) and ClustSeg's recurrence (arXiv 2303.09831).
+"""One layer of the k-means transformer decoder (kMaX-DeepLab, arXiv 2207.04044, section 3.3), and its relatives:
+ordinary cross-attention, CMT-DeepLab's clustering (arXiv 2206.08948) and ClustSeg's recurrence (arXiv 2303.09831).
 
 Letters: B batch, C channels, N queries, h×w feature size, P = h·w pixels.
 """
@@ -22,8 +22,8 @@ from kmax.structures import Prediction
 
 
 class LayerResult(NamedTuple):
-    """New centers (B, C, N), the feature (B, C', h, w) for the next layer, P (B, C, h, w), and one prediction per
-    repetition."""
+    """New `centers` (B, C, N), the `feature` (B, C', h, w) for the next layer, the layer's `pixels` (B, C, h, w), and
+    one prediction per repetition."""
 
     centers: Tensor
     feature: Tensor
@@ -32,7 +32,7 @@ class LayerResult(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Queries (B, C, N) read from pixels (B, C, P) by multi-head attention with normalised logits."""
+    """Queries (B, C, N) read from pixels (B, C, P) by multi-head attention with normalized logits."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class CrossAttention(nn.Module):
         self.out = ConvNorm(dim, dim, dims=1, scale=0.0)
 
     def forward(self, queries: Tensor, pixels: Tensor, values: Tensor) -> Tensor:
-        gain: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
-        return gain
+        update: Tensor = self.out(self.attention(self.query(queries), self.key(pixels), values))
+        return update
 
 
 class PixelUpdate(nn.Module):
-    """What pixels (B, C', h, w) gain from the queries (B, C, N) that they belong to by (B, N, P)."""
+    """The update (B, C', h, w) of the pixels from the queries (B, C, N), by their assignment (B, N, P) to them."""
 
     def __init__(self, dim: int, pixel_channels: int) -> None:
         super().__init__()
@@ -55,8 +55,9 @@ class PixelUpdate(nn.Module):
         self.out = ConvNorm(dim, pixel_channels, scale=0.0)
 
     def forward(self, queries: Tensor, assignment: Tensor, size: torch.Size) -> Tensor:
-        gain: Tensor = self.out(kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size))
-        return gain
+        pixels = kmeans.pixel_update(assignment, self.value(queries)).unflatten(2, size)  # (B, C, P) → (B, C, h, w)
+        update: Tensor = self.out(pixels)
+        return update
 
 
 class KMeansLayer(nn.Module):
@@ -76,7 +77,7 @@ class KMeansLayer(nn.Module):
         self.query_in = ConvNorm(dim, dim, dims=1, act=nn.GELU)
         self.value = ConvNorm(dim, dim, std=dim**-0.5)
         self.predictor = PredictionHead(dim, dim, options.feature_dim, num_classes)
-        # Mask logits start ten times too flat for a softmax over pixels; k-means only asks which is the largest.
+        # At the start mask logits are ten times too small for a softmax over pixels; k-means only takes the largest.
         self.attention_norm = batch_norm(1, 2) if options.attention == "softmax" else None
         self.cross_attention = CrossAttention(dim, options.heads) if options.attention == "cmt" else None
         self.pixel_update = PixelUpdate(dim, pixel_channels) if writes_pixels else None
@@ -91,11 +92,11 @@ class KMeansLayer(nn.Module):
         self.drop_path = DropPath(options.drop_path)
 
     def forward(self, centers: Tensor, feature: Tensor, before: Tensor | None = None) -> LayerResult:
-        """Cluster centers (B, C, N) and pixel-decoder feature (B, C', h, w) → new centers and what they predict.
+        """Cluster centers (B, C, N) and pixel-decoder feature (B, C', h, w) → new centers and their predictions.
 
         `before`: mask logits (B, N, h, w) to be added to the first ones, with `residual_assignment`.
         """
-        pixels = self.pixel_in(self._located(F.gelu(feature)))  # (B, C, h, w)
+        pixels = self.pixel_in(self._with_coordinates(F.gelu(feature)))  # (B, C, h, w)
         values, predictions = self.value(pixels), []
         for _ in range(self.options.recurrence):
             queries = self.query_in(centers)
@@ -103,7 +104,7 @@ class KMeansLayer(nn.Module):
             if before is not None:
                 prediction = prediction._replace(mask_logits=prediction.mask_logits + before)
             predictions.append(prediction)
-            # Sums over pixels are made in float32 at least; where weights are of half precision, so is what follows.
+            # Sums over pixels are in at least float32; with half-precision weights, computation then returns to theirs.
             gathered = self._gather(prediction.mask_logits, values).to(self.update_out.conv.weight.dtype)
             centers = centers + self.drop_path(self.update_out(self.update_norm(gathered)))
         if self.cross_attention is not None:
@@ -117,13 +118,13 @@ class KMeansLayer(nn.Module):
         centers = F.gelu(centers + self.drop_path(self.ffn_out(self.ffn_in(centers))))
         return LayerResult(centers, feature, pixels, tuple(predictions))
 
-    def _located(self, feature: Tensor) -> Tensor:
-        """The feature, with coordinates where they are wanted."""
+    def _with_coordinates(self, feature: Tensor) -> Tensor:
+        """The feature (B, C', h, w), with the option `coordinates` joined by those of its pixels, (B, C' + 2, h, w)."""
         return torch.cat([feature, kmeans.coordinates(feature)], 1) if self.options.coordinates else feature
 
     def _gather(self, mask_logits: Tensor, values: Tensor) -> Tensor:
-        """What each query takes from the pixels, (B, C, N)."""
-        affinity, values = mask_logits.flatten(2), values.flatten(2)
+        """The values that each query gathers from the pixels, (B, C, N), from values (B, C, h, w)."""
+        affinity, values = mask_logits.flatten(2), values.flatten(2)  # (B, N, P), (B, C, P)
         if self.attention_norm is not None:
             return kmeans.softmax_update(self.attention_norm(affinity[:, None])[:, 0], values)
         if self.options.attention == "cmt":

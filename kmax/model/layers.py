@@ -1,4 +1,4 @@
-"""The small parts that the whole network is made of.
+"""The small building blocks of the whole network.
 
 Letters: B batch, C channels, h×w feature size, N queries.
 """
@@ -38,7 +38,7 @@ def batch_norm(channels: int, dims: int, scale: float = 1.0) -> nn.Module:
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm and, if asked, an activation, of (B, C, h, w), or of (B, C, N) with `dims=1`.
+    """Convolution, batch norm and optionally an activation, of (B, C, h, w), or of (B, C, N) with `dims=1`.
 
     Args:
         act: `nn.GELU` (exact) in kMaX-DeepLab, `nn.ReLU` in MaX-DeepLab.
@@ -105,7 +105,7 @@ def prediction_conv(in_channels: int, out_channels: int, dims: int) -> nn.Module
     """The 1×1 convolution with bias that ends a head; σ = 0.01."""
     conv = {1: nn.Conv1d, 2: nn.Conv2d}[dims](in_channels, out_channels, 1)
     init_truncated_normal(conv.weight, 0.01)
-    assert conv.bias is not None, "asked for"
+    assert conv.bias is not None, "a convolution has a bias by default"
     nn.init.zeros_(conv.bias)
     return conv
 

@@ -28,7 +28,8 @@ ACT = nn.ReLU
 
 
 class MaXBackbone(nn.Module):
-    """What ImageNet weights are for: stem and residual blocks of the first steps; it learns at a rate of its own."""
+    """The part that ImageNet weights fill: stem and residual blocks of the first steps; it has its own learning
+    rate."""
 
     def __init__(self, layout: Layout, steps: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -74,18 +75,18 @@ class MaXDeepLab(nn.Module):
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """What the predictions may be called out of training: the dual-path blocks with their strides, and the last."""
+        """Names of the predictions outside training: the dual-path blocks with their strides, then the final one."""
         pairs = zip(self.layout.steps, self.dual_paths, strict=True)
         strides = [step.stride for step, blocks in pairs if isinstance(blocks, nn.ModuleList) for _ in blocks]
         return (*(f"block {number} · 1/{stride}" for number, stride in enumerate(strides, 1)), "final")
 
     def forward(self, images: Tensor, coarse: bool = True) -> Output:
-        """Normalised images (B, 3, H, W) → one prediction: class logits (B, N, K+1), mask logits (B, N, h, w), pixel
+        """Normalized images (B, 3, H, W) → one prediction: class logits (B, N, K+1), mask logits (B, N, h, w), pixel
         feature (B, `feature_dim`, h, w); in training also semantic logits (B, K+1, …).
 
-        Out of training, and unless `coarse=False`, a prediction of each dual-path block precedes it, to be looked at:
-        the class that each slot would get after the block, the logarithm of how much each pixel reads from each slot in
-        the block, and the pixels' queries, both resized to h×w. The network is not trained on them.
+        Outside training, and unless `coarse=False`, each dual-path block adds a prediction before it, for inspection
+        only: the class that each slot would get after the block; as mask logits the logarithm of the pixels' attention
+        to the slots; as pixel feature the pixels' queries; both resized to h×w. The network is not trained on them.
         """
         aligned = align_corners(images.shape[-1])
         features, memory, readings = self._features(images, aligned, coarse and not self.training)
@@ -104,8 +105,9 @@ class MaXDeepLab(nn.Module):
     def _features(
         self, images: Tensor, aligned: bool, with_readings: bool = False
     ) -> tuple[list[Tensor], Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-        """The feature of every step, not activated; the memory (B, M, N); and of every dual-path block, if asked for,
-        how pixels read (B, N, h', w'), their queries (B, f, h', w') and the memory (B, M, N) after it."""
+        """The feature of every step, not activated; the memory (B, M, N); and with `with_readings`, for every
+        dual-path block, the pixels' attention to the slots (B, N, h', w'), their queries (B, f, h', w') and the memory
+        (B, M, N) after it."""
         x, memory = self.backbone.stem(images.to(self.memory.dtype)), self.memory.expand(images.shape[0], -1, -1)
         again = self.checkpointing and self.training
         features: list[Tensor] = []
@@ -117,7 +119,7 @@ class MaXDeepLab(nn.Module):
             if blocks.fuse is not None:
                 x = blocks.fuse(x, kept[step.stride][-2:], aligned)
             elif kept.get(step.stride):
-                kept[step.stride].pop()  # the step continues the last one, whose place it takes
+                kept[step.stride].pop()  # the step continues the last one and replaces its feature
             for i, block in enumerate(blocks.blocks):
                 x = recompute(block, x) if again else block(x)
                 if isinstance(dual_paths, nn.ModuleList) and len(dual_paths):
@@ -133,14 +135,14 @@ class MaXDeepLab(nn.Module):
     def _reading(
         self, weight: Tensor, query: Tensor, memory: Tensor, size: tuple[int, int], aligned: bool
     ) -> Prediction:
-        """What a dual-path block tells, as a prediction at `size`."""
+        """The attention in a dual-path block as a prediction at `size`."""
         classes = self.predictor.classify(self.class_embedding(memory))
         masks = resize(weight, size, aligned).clamp(min=torch.finfo(weight.dtype).tiny).log()
         return Prediction(classes, masks, F.normalize(resize(query, size, aligned), dim=1))
 
     def _initialize(self) -> None:
-        """Tables from a normal distribution with σ = 1, cut at ±2σ; convolutions after He, but for the projections to
-        queries, keys and values, which come with their own."""
+        """Tables from a normal distribution with σ = 1, cut at ±2σ; convolutions as He et al., except the projections
+        to queries, keys and values, which have their own initialization."""
         nn.init.trunc_normal_(self.memory, std=1.0, a=-2.0, b=2.0)
         for name, module in self.named_modules():
             if isinstance(module, RelativePosition):
@@ -157,8 +159,8 @@ def _steps(layout: Layout, rates: Sequence[Sequence[float]], heads: int) -> Iter
 
 
 def _semantic_inputs(layout: Layout) -> tuple[int, ...]:
-    """The steps whose features the semantic head reads: the coarsest, then what was first at strides 8 and 4; a plain
-    head reads one."""
+    """The steps whose features the semantic head reads: the coarsest, then the first ones at strides 8 and 4; a plain
+    head reads the coarsest alone."""
     first = {stride: next(i for i, s in enumerate(layout.steps) if s.stride == stride) for stride in (8, 4)}
     return (layout.semantic, first[8], first[4])
 

@@ -16,7 +16,7 @@ STAGES = ((64, "bbb"), (128, "bbbb"), (256, "baaaaa"), (512, "aaa"))
 
 
 class MaXS(Backbone):
-    """Features are handed on before the activation, which is GELU; the stem's feature has stride 2.
+    """The backbone; features still lack their activation, which is GELU, and the stem's feature has stride 2.
 
     Args:
         drop_path: rate of the last block, growing linearly from 0.

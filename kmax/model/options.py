@@ -8,7 +8,7 @@ from kmax.options import REQUIRED, OptionError, Options, option
 
 FAMILIES = ("detectron2", "deeplab2")
 STAGES = 4
-"""Of a backbone."""
+"""Number of stages of a backbone, without the stem."""
 ARCHITECTURES = ("kmax_deeplab", "max_deeplab")
 ATTENTIONS = ("kmeans", "softmax", "cmt")
 UPDATES = ("sum", "mean")
@@ -26,12 +26,14 @@ class BackboneOptions(Options):
         False, "true: timm's weights of that name; or a file of ImageNet weights, or their name in the model zoo"
     )
     family: str | None = option(
-        None, "whose ResNet or ConvNeXt to equal; null: model.family (COCONut's mix them)", choices=FAMILIES
+        None,
+        "whose ResNet or ConvNeXt to reproduce; null: model.family (COCONut mixes them)",
+        choices=FAMILIES,
     )
     drop_path: float = option(
-        0.0, "rate at which the last block is dropped, from 0 at the first", at_least=0, at_most=1
+        0.0, "drop-path rate of the last block; grows linearly from 0 at the first", at_least=0, at_most=1
     )
-    freeze: int | str = option(0, "stages, from the stem on, that do not learn: 0 none, 1 to 4, or all")
+    freeze: int | str = option(0, "frozen stages: 0 none, 1 to 4 that many and the stem, or all")
     freeze_norms: bool = option(False, "batch norms keep their running statistics: for few images per device")
     checkpointing: bool = option(False, "compute the activations of each stage again in the backward pass")
 
@@ -45,44 +47,46 @@ class BackboneOptions(Options):
 class ModelOptions(Options):
     """kMaX-DeepLab: pixel decoder, k-means transformer decoder, semantic head; or MaX-DeepLab.
 
-    What MaX-DeepLab has of these: `num_queries` (its slots), `dim` (of its memory), `feature_dim`, `ffn_dim`, `heads`,
-    `drop_path`, `semantic_head`, `semantic_dim`, and what is said to be its own.
+    MaX-DeepLab uses `num_queries` (its slots), `dim` (of its memory), `feature_dim`, `ffn_dim`, `heads`, `drop_path`,
+    `semantic_head`, `semantic_dim`, and the options whose meaning begins with `max_deeplab:`.
     """
 
     architecture: str = option(
         "kmax_deeplab", "the network; max_deeplab with backbone.name=max_deeplab_s or _l", choices=ARCHITECTURES
     )
-    family: str = option("detectron2", "which published implementation to equal", choices=FAMILIES)
+    family: str = option("detectron2", "which published implementation to reproduce", choices=FAMILIES)
     num_queries: int = option(128, "N, the number of clusters", at_least=1)
     widths: tuple[int, ...] = option(
-        (512, 256, 128, 64, 32), "of the pixel decoder's stages at strides 32, 16, 8, 4 and the stem's", at_least=1
+        (512, 256, 128, 64, 32),
+        "of the pixel decoder's stages at strides 32, 16, 8, 4 and the stem's",
+        at_least=1,
     )
-    blocks: tuple[int, ...] = option((1, 5, 1, 1, 1), "how many blocks each of these stages has", at_least=1)
-    axial_stages: int = option(2, "how many stages, from the coarsest, use axial attention", at_least=0)
+    blocks: tuple[int, ...] = option((1, 5, 1, 1, 1), "number of blocks of each of these stages", at_least=1)
+    axial_stages: int = option(2, "number of stages with axial attention, beginning with the coarsest", at_least=0)
     decoder_heads: int = option(8, "attention heads of the pixel decoder", at_least=1)
-    decoder_drop_path: float = option(0.0, "rate at which its blocks are dropped", at_least=0, at_most=1)
+    decoder_drop_path: float = option(0.0, "drop-path rate of the pixel decoder's blocks", at_least=0, at_most=1)
     stem_stage: bool = option(False, "a further stage on the stem's feature (Cityscapes)")
     layers: tuple[int, ...] = option((2, 2, 2), "transformer layers on strides 32, 16 and 8", at_least=0)
     dim: int = option(256, "channels of the cluster centers", at_least=1)
     feature_dim: int = option(128, "channels of the pixel feature", at_least=1)
     ffn_dim: int = option(2048, "hidden channels of the feed-forward networks", at_least=1)
     heads: int = option(8, "attention heads among the cluster centers", at_least=1)
-    drop_path: float = option(0.2, "rate at which the updates of a layer are dropped", at_least=0, at_most=1)
+    drop_path: float = option(0.2, "drop-path rate of the updates in a layer", at_least=0, at_most=1)
     attention: str = option(
         "kmeans",
-        "how queries gather pixels; cmt is soft clustering, after the paper of CMT-DeepLab",
+        "how queries gather pixels; cmt is soft clustering as in the paper of CMT-DeepLab",
         choices=ATTENTIONS,
     )
-    update: str = option("sum", "kmeans: of the pixels of a cluster, their sum or mean", choices=UPDATES)
+    update: str = option("sum", "kmeans: a cluster takes the sum or the mean of its pixels", choices=UPDATES)
     recurrence: int = option(
         1, "kmeans: how often a layer repeats assignment and update, each time supervised (ClustSeg)", at_least=1
     )
-    pixel_update: bool = option(False, "cmt: centers are written back into the pixels")
-    residual_assignment: bool = option(False, "cmt: a layer adds the mask logits of the one before")
-    coordinates: bool = option(False, "give the pixels of each layer their coordinates")
-    remax: bool = option(False, "relax coarse predictions in training (ReMaX); inference stays what it is")
+    pixel_update: bool = option(False, "cmt: the centers also update the pixels")
+    residual_assignment: bool = option(False, "cmt: a layer adds the mask logits of the layer before")
+    coordinates: bool = option(False, "append the coordinates of the pixels to the features of each layer")
+    remax: bool = option(False, "relax coarse predictions in training (ReMaX); inference does not change")
     width: float = option(1.0, "max_deeplab: factor of the widths of all blocks", above=0)
-    hidden_dim: int = option(256, "max_deeplab: channels of the pixels on the way to the pixel feature", at_least=1)
+    hidden_dim: int = option(256, "max_deeplab: hidden channels before the pixel feature", at_least=1)
     drop_path_schedule: str = option(
         "linear",
         "max_deeplab: drop_path grows with the stride, or is the same everywhere",
@@ -90,7 +94,7 @@ class ModelOptions(Options):
     )
     semantic_head: str = option("aspp", "auxiliary semantic head, in training only", choices=SEMANTIC_HEADS)
     checkpointing: bool = option(False, "compute decoder stages and layers again in the backward pass")
-    semantic_dim: int = option(256, "its width", at_least=1)
+    semantic_dim: int = option(256, "channels of the auxiliary semantic head", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +104,7 @@ class ModelOptions(Options):
         self._belongs("architecture", "max_deeplab", OF_MAX)
 
     def _belongs(self, choice: str, wanted: str, names: tuple[str, ...]) -> None:
-        """What belongs to one choice of an option keeps its default under the others.
+        """Check that options of one choice keep their default under the other choices.
 
         Raises:
             OptionError: it does not.
@@ -127,7 +131,7 @@ MAX_BACKBONES = {"max_deeplab_s": "s", "max_deeplab_l": "l"}
 
 
 def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
-    """Whether backbone and network belong together.
+    """Check that backbone and network belong together.
 
     Raises:
         OptionError: they do not.
@@ -140,16 +144,16 @@ def check_network(backbone: BackboneOptions, model: ModelOptions) -> None:
         )
     if own and backbone.drop_path:
         raise OptionError(
-            f"backbone.drop_path={backbone.drop_path:g} means nothing in MaX-DeepLab, whose blocks share one schedule: "
+            f"backbone.drop_path={backbone.drop_path:g} has no effect in MaX-DeepLab, whose blocks share one schedule: "
             "set model.drop_path."
         )
     if own and (backbone.freeze or backbone.freeze_norms):
         raise OptionError(
-            "backbone.freeze and backbone.freeze_norms do not reach MaX-DeepLab, whose slots live within the backbone: "
-            "leave them alone."
+            "backbone.freeze and backbone.freeze_norms have no effect in MaX-DeepLab, whose slots are part of the "
+            "backbone: leave them at their defaults."
         )
     if own and backbone.pretrained is True:
         raise OptionError(
-            "backbone.pretrained=true cannot be: timm has no weights of MaX-DeepLab's backbone; set it to false, or to "
+            "backbone.pretrained=true is impossible: timm has no weights of MaX-DeepLab; set it to false, or to "
             "the path of deeplab2's TensorFlow checkpoint (docs/model_zoo.md)."
         )

@@ -1,4 +1,4 @@
-"""From queries and pixels to classes and masks.
+"""From queries and pixels to class and mask logits.
 
 Letters: B batch, C channels, D depth of the pixel feature, K classes without void, N queries, h×w feature size.
 """
@@ -53,13 +53,14 @@ class PredictionHead(nn.Module):
         feature = self.pixel_feature(self.pixel_hidden(self.pixel_depthwise(pixels)))
         feature = F.normalize(at_least_float32(feature), dim=1)
         kernels = self.mask_kernel(mask_embedding)
-        masks = torch.einsum("bdn,bdhw->bnhw", kernels, feature.to(kernels.dtype))
+        masks = torch.einsum("bdn,bdhw->bnhw", kernels, feature.to(kernels.dtype))  # (B, N, h, w)
+        # One scale and shift for all mask logits: the norm sees (B, 1, N·h, w).
         masks = self.mask_norm(masks.flatten(1, 2)[:, None]).unflatten(2, masks.shape[1:3])[:, 0]
         return Prediction(self.classify(class_embedding), masks, feature)
 
     def classify(self, class_embedding: Tensor) -> Tensor:
         """Embeddings (B, C, N) → class logits (B, N, K+1)."""
-        classes: Tensor = self.class_logits(class_embedding).transpose(1, 2)
+        classes: Tensor = self.class_logits(class_embedding).transpose(1, 2)  # (B, K+1, N) → (B, N, K+1)
         offset = classes.new_zeros(classes.shape[-1])
-        offset[-1:] = self.void_offset  # of a slice, this is a fill; of an element, a copy that the host waits for
+        offset[-1:] = self.void_offset  # assigning to an element would copy from the host and wait
         return classes + offset

@@ -1,4 +1,4 @@
-"""Less memory for more time: activations that are computed again in the backward pass."""
+"""Activation checkpointing: activations are computed again in the backward pass, which saves memory and costs time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(stage: nn.Module, *inputs: Any) -> Any:
-    """`stage(*inputs)`, of which the inputs alone are kept until the backward pass.
+    """Compute `stage(*inputs)` and keep only the inputs until the backward pass.
 
     Batch norms count a batch once, although its activations are computed twice.
     """
     if torch.compiler.is_compiling():
-        return checkpoint(stage, *inputs, use_reentrant=False)  # the compiler moves statistics in the first pass only
+        return checkpoint(stage, *inputs, use_reentrant=False)  # the compiler updates statistics in the first pass only
     return checkpoint(stage, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(stage)))
 
 

@@ -29,7 +29,7 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])  # (B, C', 1, 1) → (B, C', h, w)
         x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], 1))
         x = self.dropout(x)
         return x
@@ -41,7 +41,7 @@ class AtrousSemanticHead(nn.Module):
 
     Args:
         channels: of the features, coarse to fine.
-        low: to how many channels the two finer ones are projected.
+        low: channels to which the two finer features are projected.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""The layout of MaX-DeepLab: residual blocks with dual-path blocks in between, and the stacked decoder that goes up and
-down through the strides (arXiv 2012.00759, section 3.4 and appendix).
+"""The layout of MaX-DeepLab: residual blocks with dual-path blocks in between, and the stacked decoder, which
+alternates between finer and coarser strides (arXiv 2012.00759, section 3.4 and appendix).
 
 A network is a list of steps. A step with skips begins with a fusion and may change the stride; one without continues
 where the last ended. Letters: B batch, C channels, h×w feature size; c width of a block (4c channels out), f of a
@@ -25,7 +25,7 @@ DROP_SCALE = 4
 
 @dataclass(frozen=True)
 class Step:
-    """Blocks of one `width` at one `stride`, of the `kinds` spelt (`baa`: a bottleneck block, two axial ones).
+    """Blocks of one `width` at one `stride`, of `kinds`, one letter each (`baa`: a bottleneck block, two axial ones).
 
     `dual_path`: f of the dual-path block after each of them, 0 for none. `skips`: begin with a fusion with the last two
     features kept at the stride. `depth`: the stride that a ResNet without atrous convolutions would have here.
@@ -49,8 +49,8 @@ class Layout:
     """A published network.
 
     `stem`: channels of its 3×3 convolutions; `backbone`: how many of the `steps` ImageNet weights are for;
-    `semantic`: the step whose feature a plain semantic head reads, and the ASPP of the other; `axial_expansion`:
-    channels of the axial attention, in widths; `drop_from`: drop path begins at this stride.
+    `semantic`: the step whose feature the semantic head reads (a plain head, or the ASPP of the other kind);
+    `axial_expansion`: channels of the axial attention, in widths; `drop_from`: drop path begins at this stride.
     """
 
     stem: tuple[int, ...]
@@ -61,7 +61,8 @@ class Layout:
     drop_from: int
 
     def scaled(self, factor: float) -> Layout:
-        """The same network with all widths times `factor`, a multiple of 8 each, so that 8 heads divide them."""
+        """The same network with all widths multiplied by `factor` and rounded to multiples of 8, the number of
+        heads."""
 
         def scale(width: int) -> int:
             return width and max(8, 8 * round(width * factor / 8))
@@ -128,10 +129,10 @@ def drop_rates(layout: Layout, rate: float, schedule: str) -> list[list[float]]:
 
 
 class StackedFuse(nn.Module):
-    """A feature projected to the skips' channels and brought to their size, plus the skips as they are.
+    """Project a feature to the channels of the skips, resize it to their size, and add the skips.
 
     Args:
-        stride: 2 on the way to a coarser stride, where the projection itself subsamples.
+        stride: 2 where the next step has a coarser stride: the projection then subsamples.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, act: Activation) -> None:
@@ -148,7 +149,7 @@ class StackedFuse(nn.Module):
 
 
 class StepBlocks(nn.Module):
-    """The residual blocks of a step and the fusion before them; dual-path blocks are not among them.
+    """The residual blocks of a step and the fusion before them, without dual-path blocks.
 
     Args:
         in_channels, in_stride: of the feature that the step continues or fuses.

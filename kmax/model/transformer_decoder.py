@@ -21,10 +21,10 @@ from kmax.options import OptionError
 from kmax.structures import Prediction
 
 COARSE_STRIDES = (32, 16, 8)
-"""Of the features that the layers attend to."""
+"""Strides of the features that the layers attend to."""
 
 RELAXED = 2 / 3
-"""ReMaX relaxes the predictions of this part of the layers, from the first on: four of six."""
+"""ReMaX relaxes the predictions of this fraction of the layers, beginning with the first: four of six."""
 
 
 class RelaxationHead(nn.Sequential):
@@ -39,11 +39,11 @@ class TransformerDecoder(nn.Module):
 
     Args:
         channels: of the pixel decoder's features, coarse to fine; the finest is for the final prediction.
-        options: `layers` tells how many layers use each of the features at `COARSE_STRIDES`; with `remax`, the first
-            ones have a semantic head, which training alone uses.
+        options: `layers` gives the number of layers on each of the features at `COARSE_STRIDES`; with `remax`, the
+            first layers have a semantic head, which is used in training only.
 
     Raises:
-        OptionError: another number of `layers`.
+        OptionError: `layers` has not one entry per stride.
     """
 
     def __init__(self, channels: Sequence[int], num_classes: int, options: ModelOptions) -> None:
@@ -53,7 +53,8 @@ class TransformerDecoder(nn.Module):
         dim = options.dim
         self.checkpointing = options.checkpointing
         self.residual = options.residual_assignment
-        self.centres = nn.Parameter(torch.randn(dim, options.num_queries))
+        # Its name, British spelling included, is part of the checkpoint format.
+        self.centres = nn.Parameter(torch.randn(dim, options.num_queries))  # (C, N)
         self.level = [level for level, count in enumerate(options.layers) for _ in range(count)]
         read_again = [level == following for level, following in zip(self.level, [*self.level[1:], -1], strict=True)]
         self.layers = nn.ModuleList(
@@ -71,17 +72,17 @@ class TransformerDecoder(nn.Module):
     ) -> tuple[list[Prediction], list[Tensor | None]]:
         """All predictions, coarse to final, each at its own resolution; and for each of them the logits (B, K+1, h, w)
         of its relaxation head, where there is one, in training."""
-        centres, features = self.centres.expand(finest.shape[0], -1, -1), list(features)
+        centers, features = self.centres.expand(finest.shape[0], -1, -1), list(features)
         predictions: list[Prediction] = []
         relaxation: list[Tensor | None] = []
         for number, (level, layer) in enumerate(zip(self.level, self.layers, strict=True)):
             before = self._before(predictions, features[level], aligned)
             run = partial(recompute, layer) if self.checkpointing and self.training else layer
-            centres, features[level], pixels, made = run(centres, features[level], before)
+            centers, features[level], pixels, made = run(centers, features[level], before)
             head = self.relaxation[number] if self.training and number < len(self.relaxation) else None
             predictions += made
             relaxation += [None if head is None else head(pixels)] * len(made)
-        final = self.predictor(self.class_embedding(centres), self.mask_embedding(centres), finest)
+        final = self.predictor(self.class_embedding(centers), self.mask_embedding(centers), finest)
         return [*predictions, final], [*relaxation, None]
 
     def _before(self, predictions: Sequence[Prediction], feature: Tensor, aligned: bool) -> Tensor | None:

@@ -32,20 +32,20 @@ from kmax.videos import write_video
 from kmax.visualization import draw_panoptic
 
 OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video")
-"""What can be written, by name. A video is made of the overlays of a video, and brings them with it."""
+"""What can be written, by name. `video` joins the overlays of a video, and includes `overlay`."""
 
 RESULT_FILES = ("run.json", "records.jsonl")
-"""By these a folder of results is known."""
+"""Files by which a folder of results is recognized."""
 
 _FILES = (*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv")
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
 
 
 class ResultFolder:
-    """Where the predictions of a run go.
+    """The folder of the predictions of a run.
 
     Args:
-        folder: is made if need be.
+        folder: is created if it does not exist.
         categories: of the model.
         outputs: some of `OUTPUTS`.
         settings: JSON-able values that decide what the results are (checkpoint, thresholds, …).
@@ -140,7 +140,7 @@ class ResultFolder:
         return record
 
     def _image_id(self, key: str) -> int | str:
-        """A number where the name can be had back from it: "42", or "000000000042" as in COCO, but not both."""
+        """A number if the name can be recovered from it: "42", or "000000000042" as in COCO, but not both."""
         number = int(key) if re.fullmatch(r"[0-9]{12}|0|[1-9][0-9]{0,11}", key) else None
         with self._lock:
             return key if number is None or self._numbers.setdefault(number, key) != key else number
@@ -155,7 +155,7 @@ class ResultFolder:
         return {record["key"]: record["origin"] for record in self.records if "origin" in record}
 
     def keep_only(self, sources: Iterable[tuple[str, str, str]]) -> int:
-        """Delete the results whose source is gone, was replaced, or now has another key; how many these were.
+        """Delete the results whose source is gone, was replaced, or now has another key; return their number.
 
         Args:
             sources: name, key and state of each source; cameras have no state and are kept.
@@ -214,7 +214,7 @@ class ResultFolder:
 
     def _label_image(self, labels: np.ndarray) -> Image.Image:
         """Dataset ids by pixel in an indexed PNG that wears the classes' colors; 16 bits of gray for ids over 255;
-        places in the table `semantic.json` where ids need more."""
+        positions in the table `semantic.json` if ids need more."""
         values = semantic_values(self.categories)
         if values.max() > 255:
             return Image.fromarray(values.astype(np.uint16)[labels])
@@ -278,7 +278,7 @@ def _read_note(path: Path) -> Json:
 
 
 def semantic_values(categories: Categories) -> np.ndarray:
-    """The value of each class in a semantic PNG, (K,): its id, or its place where ids do not fit 16 bits."""
+    """The value of each class in a semantic PNG, (K,): its id, or its position if ids do not fit 16 bits."""
     ids = np.array(categories.ids)
     return ids if ids.min() >= 0 and ids.max() < 2**16 else np.arange(len(ids))
 

@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines: what was written once survives whatever stops the program."""
+"""An append-only file of JSON lines: written records survive any end of the program."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kmax.files import Json
 
 
 class Records:
-    """One JSON object per image, each with a `key`; of several with one key the last counts.
+    """One JSON object per image, each with a `key`; if several records have the same key, the last one counts.
 
-    Only keys and places are held in memory. A line that was cut off, by a full disk or a killed program, is removed
-    when the file is opened again.
+    Only keys and file offsets are held in memory. A line that was cut off, by a full disk or a killed program, is
+    removed when the file is opened again.
 
     Raises:
-        ValueError: a line that is complete but no record; another process writes here at this moment.
+        ValueError: a line that is complete but no record; another process is writing to the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._place: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
         self._failed: set[str] = set()
         path.touch()
         self._file = path.open("r+b")
@@ -42,36 +42,36 @@ class Records:
         self._file.truncate(end)
         self._file.seek(end)
 
-    def _note(self, record: Json, place: int) -> None:
-        self._place[record["key"]] = place
+    def _note(self, record: Json, offset: int) -> None:
+        self._offsets[record["key"]] = offset
         (self._failed.add if record.get("error") else self._failed.discard)(record["key"])
 
     @property
     def done(self) -> set[str]:
-        """The keys whose last record tells of no error."""
-        return self._place.keys() - self._failed
+        """The keys whose last record is not an error."""
+        return self._offsets.keys() - self._failed
 
     def append(self, record: Json) -> None:
-        """Add a record; it is in the operating system's hands when this returns."""
-        place = self._file.tell()
+        """Add a record; when this returns, the operating system has it."""
+        offset = self._file.tell()
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
-        self._note(record, place)
+        self._note(record, offset)
 
     def __iter__(self) -> Iterator[Json]:
         """The successful records in the order of their keys, one at a time."""
         with self.path.open("rb") as file:
             for key in sorted(self.done):
-                file.seek(self._place[key])
+                file.seek(self._offsets[key])
                 yield json.loads(file.readline())
 
     def close(self) -> None:
-        """Give the file back; calling it again changes nothing."""
+        """Close the file; calling it again changes nothing."""
         self._file.close()
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    """Keep every other process out until the file is closed, where the file system can."""
+    """Lock the file against other processes until it is closed, if the file system supports locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""Reading back what a sweep (`train.py -m`) left behind, and comparing its settings over seeds.
+"""Reading the results of a sweep (`train.py -m`), and comparing its settings over seeds.
 
 A run is a folder with the overrides it was started with (`.hydra/overrides.yaml`) and its numbers (`metrics.csv`).
 """
@@ -23,7 +23,7 @@ from kmax.files import replacing
 
 SEED = "seed"
 PROGRESS = "progress.json"
-"""File of a job that others look at: see `kmax.callbacks.MedianPruning`."""
+"""File of a job that other jobs read: see `kmax.callbacks.MedianPruning`."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,16 @@ def read_runs(folder: str | Path, metric: str = "val/pq") -> list[Run]:
 def read_metrics(file: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv: their numbers by column, those that have a step.
 
-    What is no number is left out, as is a last row that was cut off; a file that is no table has no rows.
+    Cells that are not numbers and an incomplete last row are left out; a file that is not a table has no rows.
     """
     with file.open(newline="", encoding="utf-8", errors="replace") as stream:
         lines = (line.replace("\0", "") for line in stream)
-        rows = [{k: _number(v) for k, v in row.items() if k is not None} for row in csv.DictReader(lines)]
+        rows = [{k: _to_float(v) for k, v in row.items() if k is not None} for row in csv.DictReader(lines)]
     numbers = ({k: v for k, v in row.items() if v is not None} for row in rows)
     return [row for row in numbers if "step" in row and row["step"].is_integer()]
 
 
-def _number(text: object) -> float | None:
+def _to_float(text: object) -> float | None:
     try:
         value = float(str(text))
     except ValueError:
@@ -98,7 +98,7 @@ def _number(text: object) -> float | None:
 
 
 def _length(folder: Path) -> int | None:
-    """How many steps the run in `folder` was to take, as its configuration says."""
+    """The configured number of steps of the run in `folder`."""
     file = folder / ".hydra" / "config.yaml"
     if not file.is_file():
         return None
@@ -155,7 +155,7 @@ def comparison_table(rows: Sequence[Mapping[str, str]]) -> Table:
 
 
 def _short(text: str) -> str:
-    value = _number(text)
+    value = _to_float(text)
     return plain(text) if value is None else str(int(text)) if text.isdecimal() else digits(value)
 
 
@@ -169,7 +169,7 @@ def _overrides(folder: Path) -> dict[str, str]:
 
 
 def curves(runs: Sequence[Run]) -> list[Curve]:
-    """One curve per setting: runs that differ in nothing but their seed, at the steps that all of them logged."""
+    """One curve per setting: runs that differ only in their seed, at the steps that all of them logged."""
     varied = sorted(
         key
         for key in set().union(*(run.overrides for run in runs)) - {SEED}

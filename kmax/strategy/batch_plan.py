@@ -1,4 +1,4 @@
-"""How a recipe's batch is spread over devices, and what becomes of rate and steps when the batch itself changes."""
+"""How the batch of an experiment is spread over devices, and the factor for rate and steps if the batch changes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kmax.strategy.options import StrategyOptions
 
 
 class BatchError(ValueError):
-    """A batch that cannot be spread over the devices as the rule wants it."""
+    """A batch that cannot be spread over the devices by the rule."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """effective batch = devices × per device × accumulated; `factor` = effective batch / the recipe's batch."""
+    """effective batch = devices × per device × accumulated; `factor` = effective batch / the experiment's batch."""
 
     total_devices: int
     batch_size_per_device: int
@@ -41,20 +41,20 @@ def num_devices(devices: Any, accelerator: str) -> int:
     return int(devices)
 
 
-def batch_plan(strategy: StrategyOptions, recipe: int) -> BatchPlan:
-    """The plan for a recipe with a batch of `recipe` images.
+def batch_plan(strategy: StrategyOptions, batch_size: int) -> BatchPlan:
+    """The plan for an experiment with a batch of `batch_size` images.
 
-    The rule "keep" makes the recipe's batch by accumulation; "scale" accumulates nothing and lets the batch be what
-    the devices hold.
+    The rule "keep" reaches that batch by accumulation; "scale" accumulates nothing, so the batch is what the devices
+    hold.
 
     Raises:
         BatchError: the batch does not divide.
     """
     world = num_devices(strategy.devices, strategy.accelerator) * strategy.num_nodes
-    per_device = strategy.batch_size_per_device or max(1, recipe // world)
+    per_device = strategy.batch_size_per_device or max(1, batch_size // world)
     if strategy.batch_rule == "scale":
-        return BatchPlan(world, per_device, 1, world * per_device, world * per_device / recipe)
-    accumulate, rest = divmod(recipe, world * per_device)
+        return BatchPlan(world, per_device, 1, world * per_device, world * per_device / batch_size)
+    accumulate, rest = divmod(batch_size, world * per_device)
     if rest or not accumulate:
-        raise BatchError(f"An effective batch of {recipe} cannot be made of {world} device(s) × {per_device}")
-    return BatchPlan(world, per_device, accumulate, recipe, 1.0)
+        raise BatchError(f"An effective batch of {batch_size} cannot be made of {world} device(s) × {per_device}")
+    return BatchPlan(world, per_device, accumulate, batch_size, 1.0)

@@ -1,8 +1,8 @@
-"""What a piece of code asks of its device: launches of kernels, and waits of the host.
+"""Counts of what a piece of code costs on its device: kernel launches, and waits of the host.
 
-Counted where PyTorch dispatches operators, so no GPU is needed: on tensors of a CPU, or on fake tensors that only claim
-to lie on a GPU. An operator that only makes a view launches nothing; every other counts as one launch (some are two or
-three in truth, and a compiler may join several).
+Counted where PyTorch dispatches operators, so no GPU is needed: on CPU tensors, or on fake tensors that only pretend
+to be on a GPU. An operator that only makes a view launches nothing; every other counts as one launch (some are really
+two or three, and a compiler may join several).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DeviceCounter(TorchDispatchMode):
 
     @property
     def launches(self) -> int:
-        """How many operators did something."""
+        """Number of operators that launched a kernel."""
         return self.by_operator.total()
 
     @property

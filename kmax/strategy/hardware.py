@@ -1,4 +1,4 @@
-"""What the section `strategy` asks of the machine, and of the model on it."""
+"""Checks of the hardware for the section `strategy`, and preparation of the model for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def check_hardware(strategy: StrategyOptions) -> None:
-    """Refuse early what would end in a long traceback, or be replaced by something else without being asked.
+    """Refuse early what would end in a long traceback, or would silently be replaced by something else.
 
     Raises:
         OptionError: no GPU where one is asked for, or one that PyTorch was not built for; float16 on a CPU.
@@ -36,7 +36,7 @@ def check_hardware(strategy: StrategyOptions) -> None:
 
 
 def check_architectures() -> None:
-    """Refuse GPUs that this build of PyTorch has no code for, before the first kernel does so in its own words.
+    """Refuse GPUs that this build of PyTorch has no code for, with a clearer message than that of the first kernel.
 
     Raises:
         OptionError: there is such a GPU.
@@ -69,20 +69,20 @@ def _on_cpu(accelerator: str) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc keep what this process frees, for the next step: handing a gigabyte back to the system and
-    faulting it in again takes up to a fifth of a training step on a CPU. Does nothing on other systems."""
+    """Make glibc's malloc keep freed memory for the next step: returning a gigabyte to the system and getting it back
+    takes up to a fifth of a training step on a CPU. Does nothing on other systems."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_MMAP_THRESHOLD, 2**25)  # the most that it takes
+    mallopt(_MMAP_THRESHOLD, 2**25)  # the largest value that it takes
     mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def tune_model(model: nn.Module, strategy: StrategyOptions) -> None:
-    """Lay the weights out as `strategy` asks, let batch norms see the batches of all ranks, and compile.
+    """Prepare a model for `strategy`: memory layout, batch norms synchronized over ranks, compilation.
 
-    On one rank the model computes the same, and it keeps its names. On a CPU, memory is kept between steps, too.
+    On one rank the results and the parameter names do not change. On a CPU, freed memory is also kept between steps.
     """
     if _on_cpu(strategy.accelerator):
         keep_freed_memory()

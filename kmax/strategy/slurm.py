@@ -1,4 +1,4 @@
-"""What a strategy asks of SLURM, and which launchers of a sweep can start it."""
+"""The SLURM resources of a strategy, and the launchers of a sweep that can start it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def slurm_resources(strategy: StrategyOptions) -> SlurmResources:
 def check_multirun(
     strategy: StrategyOptions, launcher: str, environment: Mapping[str, str] | os._Environ[str] = os.environ
 ) -> None:
-    """Refuse a sweep whose jobs would start further processes by repeating the command line, sweep and all.
+    """Refuse a sweep whose jobs would start further processes by repeating the command line of the whole sweep.
 
     Args:
         strategy: the section of the configuration.

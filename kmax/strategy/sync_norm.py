@@ -1,9 +1,9 @@
 """Batch norm over the batches of all ranks, with one exchange per pass and no wait of the host.
 
-Each rank contributes the count of its values, their sum and their sum of squares; the three travel together, in at
-least float32. Sums are taken about the running mean, which is the same on every rank: where the batch mean lies near
-it, nothing is lost by subtracting squares. With global mean μ, variance v, x̂ = (x − μ) / √(v + ε) and the gradient g
-at y = w x̂ + b, summed over the N values of a channel on all ranks,
+Each rank contributes the count of its values, their sum and their sum of squares, in one tensor of at least float32.
+Sums are taken about the running mean, which is the same on every rank: if the batch mean is close
+to it, subtracting squares loses no precision. With global mean μ, variance v, x̂ = (x − μ) / √(v + ε) and the gradient
+g at y = w x̂ + b, summed over the N values of a channel on all ranks,
 
     ∂L/∂x = w / √(v + ε) · (g − Σg / N − x̂ · Σ(g x̂) / N).
 
@@ -37,7 +37,7 @@ class SyncBatchNorm(_BatchNorm):
     """
 
     min_ranks = 2
-    """From how many ranks on they exchange anything; 1 lets one device measure what the exchange costs."""
+    """Smallest number of ranks that exchange statistics; 1 allows measuring the cost of the exchange on one device."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, "meta")
@@ -63,7 +63,7 @@ class SyncBatchNorm(_BatchNorm):
         return y
 
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running statistics towards those of a batch; the variance without bias."""
+        """Move the running statistics toward those of a batch; the variance without bias."""
         assert self.running_mean is not None, "asked for by the caller"
         assert self.running_var is not None, "comes with the mean"
         step: Tensor | float | None = self.momentum
@@ -78,14 +78,15 @@ class SyncBatchNorm(_BatchNorm):
             running.add_((new - running) * step)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        pass  # the layer that this one replaces was built for its place
+        pass  # the replaced layer already fits its input
 
 
 def synchronize(model: nn.Module) -> nn.Module:
-    """Replace every batch norm below `model` by one over all ranks, in place; returns what stands for `model` itself.
+    """Replace every batch norm below `model` by one over all ranks, in place; returns the replacement of `model`
+    itself.
 
     Raises:
-        ValueError: a batch norm of a kind whose computation is unknown here.
+        ValueError: a batch norm of an unknown kind.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm)]
     for norm in norms:

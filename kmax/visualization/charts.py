@@ -85,8 +85,8 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
             pen.line((left, y, left + columns * cell, y), _GRID)
     for number, name in enumerate(names[:rows]):
         pen.text((left - 8, top + (number + 0.5) * cell), name, INK, font(size, name), "rm")
-    _write_upwards(canvas, names[:columns], (left, top - margin), (columns * cell, margin), INK, size)
-    _write_upwards(canvas, ["true"], (0, top), (_LINE, rows * cell), MUTED, size)
+    _write_upward(canvas, names[:columns], (left, top - margin), (columns * cell, margin), INK, size)
+    _write_upward(canvas, ["true"], (0, top), (_LINE, rows * cell), MUTED, size)
     if numbers:
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
             center = (left + (column + 0.5) * cell, top + (row + 0.5) * cell)
@@ -95,10 +95,10 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
     return np.asarray(canvas)
 
 
-def _write_upwards(
+def _write_upward(
     canvas: Image.Image, texts: Sequence[str], corner: tuple[int, int], size: tuple[int, int], ink: Color, pixels: float
 ) -> None:
-    """Texts turned by 90°, side by side in a box (width, height); several start at its bottom, one is centred."""
+    """Texts turned by 90°, side by side in a box (width, height); several start at its bottom, one is centered."""
     turned = Image.new("RGB", size[::-1], PAPER)
     pen, step = ImageDraw.Draw(turned), size[0] / len(texts)
     x, anchor = (8, "lm") if len(texts) > 1 else (size[1] / 2, "mm")

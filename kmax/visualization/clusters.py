@@ -1,4 +1,4 @@
-"""How clusters form: assignment, confidence, one query's way through the layers, pixel features as colours.
+"""How clusters form: assignment, confidence, one query followed through the layers, pixel features as colors.
 
 Letters: N queries, K classes without void, h×w mask logits without padding, D depth of the pixel feature.
 """
@@ -20,7 +20,7 @@ from kmax.visualization.panoptic import contours
 
 
 def draw_clusters(clusters: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A cluster map (h, w), the query with the highest mask logit at each pixel, one fixed colour per query.
+    """A cluster map (h, w), the query with the highest mask logit at each pixel, one fixed color per query.
 
     Args:
         clusters: integers ≥ 0.
@@ -47,7 +47,7 @@ def draw_cluster_viewer(
         image: (H, W, 3) uint8 RGB.
         stages: the predictions of this image, without batch and padding, all h×w.
         names: of the stages.
-        query: whose way is shown; default `main_query`.
+        query: the query that is followed; default `main_query`.
         long_side: pixels of each picture's longer side.
 
     Raises:
@@ -79,10 +79,10 @@ def draw_cluster_viewer(
         [("", None), *(("", fit_map(picture, size)) for picture in colors)],
     ]
     titles = (
-        "Cluster map: the query with the highest mask logit at each pixel, a colour per query",
+        "Cluster map: the query with the highest mask logit at each pixel, a color per query",
         "Confidence: the mask probability of that query",
         f"Query {query} on its way through the layers: mask probability, and the class it stands for",
-        "Pixel features: three principal components as red, green and blue; like colours, like features",
+        "Pixel features: three principal components as red, green and blue; like colors, like features",
     )
     return sheet(rows, long_side, titles)
 
@@ -93,7 +93,7 @@ def mask_probabilities(mask_logits: Tensor) -> np.ndarray:
 
 
 def main_query(final: Prediction) -> int:
-    """The query with the surest class but void among those that own a pixel."""
+    """The query with the most probable class other than void, among those that own a pixel."""
     probability = final.class_logits.float().softmax(-1)[:, :-1].max(-1).values.cpu().numpy()
     owners = np.unique(final.mask_logits.argmax(0).cpu().numpy())
     return int(owners[probability[owners].argmax()])
@@ -109,8 +109,8 @@ def top_class(stage: Prediction, query: int, categories: Categories) -> str:
 def feature_colors(features: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Pixel features, each (D, h, w), as RGB pictures (h, w, 3) uint8.
 
-    Three principal components each. Components have no sign and neighbours may swap, so each picture is turned
-    (orthogonal Procrustes) towards the one after it: what is alike in two layers looks alike.
+    Three principal components each. Components have no sign and neighbors may swap, so each picture is rotated
+    (orthogonal Procrustes) toward the next one: similar features in two layers then have similar colors.
     """
     pictures: list[np.ndarray] = []
     following: np.ndarray | None = None
@@ -152,7 +152,7 @@ def _highlight(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _color_bar(size: tuple[int, int]) -> np.ndarray:
-    """The colours of probabilities from 0 to 100 %, upwards."""
+    """The colors of probabilities from 0 to 100 %, upward."""
     canvas = Image.new("RGB", size[::-1], PAPER)
     bar = max(8, size[1] // 8)
     face = font(max(size) / 16)

@@ -22,7 +22,7 @@ _OPACITY = 0.65
 def draw_errors(
     image: np.ndarray, truth: Sample, prediction: PanopticMap, categories: Categories, key: bool = True
 ) -> np.ndarray:
-    """The image in grey under the fate of its segments, with the contours of the ground truth.
+    """The image in gray, with its segments colored as right or wrong, and the contours of the ground truth.
 
     Green: pixels that a matched pair of segments shares; yellow: pixels of a matched segment beyond its partner; red:
     predicted segments without a match; blue: missed segments (striped with red under a false one); dark: void, crowd,
@@ -30,7 +30,7 @@ def draw_errors(
 
     Args:
         image: (H, W, 3) uint8 RGB, maybe of another size than the maps.
-        key: add a column that names the colours and counts the segments.
+        key: add a column that names the colors and counts the segments.
 
     Raises:
         ValueError: ground truth and prediction do not belong together.
@@ -53,8 +53,8 @@ def draw_errors(
     rows, columns = np.ogrid[: size[0], : size[1]]
     stripe = (rows + columns) // max(3, size[1] // 100) % 2 == 0
     color[false & ~(missed & stripe)] = FALSE_POSITIVE
-    grey = image.mean(2, keepdims=True, dtype=np.float32)
-    picture: np.ndarray = (grey + _OPACITY * (color - grey)).round().astype(np.uint8)
+    gray = image.mean(2, keepdims=True, dtype=np.float32)
+    picture: np.ndarray = (gray + _OPACITY * (color - gray)).round().astype(np.uint8)
     picture[contours(true_map)] = PAPER
     if not key:
         return picture

@@ -1,4 +1,4 @@
-"""Fonts for names in any script: Pillow's own, matplotlib's, the system's; and what can be written at all."""
+"""Fonts for names in any script: Pillow's own, matplotlib's, the system's; and which names can be drawn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def legible(text: str) -> bool:
 
 
 def legible_names(categories: Categories) -> list[str]:
-    """The name of each class as a picture can show it: "id 7" where no font has its characters, and with its id where
+    """The name of each class as it is drawn: "id 7" where no font has its characters, and with its id where
     two have the same name."""
     names = [c.name if legible(c.name) else f"id {c.id}" for c in categories.classes]
     count = Counter(names)
@@ -91,9 +91,9 @@ def _of_the_system() -> list[str]:
     }.get(sys.platform, ["/usr/share/fonts", "/usr/local/share/fonts", f"{home}/.local/share/fonts", f"{home}/.fonts"])
     endings = (".ttf", ".otf", ".ttc")
     found = [
-        os.path.join(place, name)
+        os.path.join(parent, name)
         for folder in folders
-        for place, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder)
         for name in names
         if name.lower().endswith(endings)
     ]

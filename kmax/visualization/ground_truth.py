@@ -1,4 +1,4 @@
-"""Ground truth to look at before training: a sheet of overlays, the counts, and what will hurt."""
+"""Ground truth to check before training: a sheet of overlays, counts, and warnings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def preview(root: Path, count: int, size: int = 641, queries: int = 128) -> str:
 
 
 def _chosen(root: Path, count: int) -> list[tuple[str, CocoPanoptic, int]]:
-    """Images in which every class is seen as often as can be, rare ones first: name, dataset, index."""
+    """Images that show every class as often as possible, rare classes first: name, dataset, index."""
     categories = load_categories(str(annotation_file(root, "train")))
     labels: dict[tuple[str, int], set[int]] = {}
     names, datasets = {}, {}

@@ -28,7 +28,7 @@ def shorten(text: str, width: float, face: Font) -> str:
 
 
 def fit_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest neighbour resampling of (h, w, …) to (H, W, …)."""
+    """Nearest neighbor resampling of (h, w, …) to (H, W, …)."""
     if values.shape[:2] == size:
         return values
     rows, columns = ((np.arange(n) + 0.5) * have / n for n, have in zip(size, values.shape[:2], strict=True))
@@ -37,7 +37,7 @@ def fit_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fit_image(image: np.ndarray, long_side: int) -> np.ndarray:
-    """An image resized so that its longer side has so many pixels."""
+    """An image resized so that its longer side has `long_side` pixels."""
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -64,8 +64,8 @@ def sheet(rows: Sequence[Sequence[Cell]], long_side: int, titles: Sequence[str] 
         top = number * step + head
         if titles:
             pen.text((gap, top - bar / 2), shorten(titles[number], canvas.width - 2 * gap, face), INK, face, "lm")
-        for place, (caption, picture) in enumerate(row):
-            left = gap + place * (column + gap)
+        for index, (caption, picture) in enumerate(row):
+            left = gap + index * (column + gap)
             text = shorten(caption, column, face)
             pen.text((left + column / 2, top + bar / 2), text, MUTED if titles else INK, face, "mm")
             if picture is not None:

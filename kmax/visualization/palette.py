@@ -1,4 +1,4 @@
-"""Colours: of segments, of clusters, of numbers between 0 and 1."""
+"""Colors: of segments, of clusters, of numbers between 0 and 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAT = np.array([(18, 12, 60), (72, 20, 120), (160, 40, 120), (226, 84, 80), (2
 
 
 def segment_colors(segments: Sequence[Segment], categories: Categories) -> dict[int, Color]:
-    """A colour for every segment id: its class's colour, varied from one thing to the next."""
+    """A color for every segment id: its class's color, varied from one thing to the next."""
     seen: Counter[int] = Counter()
     colors = {}
     for segment in segments:
@@ -29,7 +29,7 @@ def segment_colors(segments: Sequence[Segment], categories: Categories) -> dict[
 
 
 def _vary(color: Color, number: int) -> Color:
-    """The colour itself for number 0, then its neighbours in hue, darker and lighter; after 28 they repeat."""
+    """The color itself for number 0, then its neighbors in hue, darker and lighter; after 28 they repeat."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in color))
     hue += (0, 0.05, -0.05, 0.025, -0.025, 0.075, -0.075)[number % 7]
     value = min(1.0, max(0.3, value)) * (1, 0.7, 0.85, 0.55)[number % 4]
@@ -42,14 +42,14 @@ def _rgb(hue: float, saturation: float, value: float) -> Color:
 
 
 def cluster_color(query: int) -> Color:
-    """One fixed colour per query."""
+    """One fixed color per query."""
     return _rgb(query * _GOLDEN, (0.85, 0.5, 0.65)[query % 3], (0.95, 0.8, 0.6)[query // 3 % 3])
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Numbers in 0 … 1 (…) as colours (…, 3) uint8, from dark violet to pale yellow."""
-    place = np.clip(values, 0, 1) * (len(_HEAT) - 1)
-    low = np.minimum(place.astype(int), len(_HEAT) - 2)
-    part = (place - low)[..., None]
+    """Numbers in 0 … 1 (…) as colors (…, 3) uint8, from dark violet to pale yellow."""
+    position = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(position.astype(int), len(_HEAT) - 2)
+    part = (position - low)[..., None]
     color: np.ndarray = (_HEAT[low] * (1 - part) + _HEAT[low + 1] * part).round().astype(np.uint8)
     return color

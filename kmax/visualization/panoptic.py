@@ -1,4 +1,4 @@
-"""A panoptic map over its image: colours, contours, class names, legend."""
+"""A panoptic map over its image: colors, contours, class names, legend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 2**21  # pixels that are drawn at a time
 def draw_panoptic(
     image: np.ndarray, segmentation: PanopticMap | Sample, categories: Categories, labels: bool = True
 ) -> np.ndarray:
-    """The image (H, W, 3) in grey under its coloured segments, with contours, and class names where they fit.
+    """The image (H, W, 3) in gray under its colored segments, with contours, and class names where they fit.
 
     Args:
         image: uint8 RGB; a segmentation of another size is drawn in the image's size.
@@ -54,15 +54,15 @@ def _blend(
     opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
     rows, columns = np.ogrid[top : top + height, :width]
     opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
-    grey = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
-    picture: np.ndarray = grey + opacity[..., None] * (table[index] - grey)
+    gray = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
+    picture: np.ndarray = gray + opacity[..., None] * (table[index] - gray)
     picture[edges] = 255
     rounded: np.ndarray = picture.round().astype(np.uint8)
     return rounded
 
 
 def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Categories) -> np.ndarray:
-    """The picture with a column at its right: the colours of each class's segments, its name and their number.
+    """The picture with a column at its right: the colors of each class's segments, its name and their number.
 
     Classes stand in the order of their first segment; those that don't fit are counted in the last line.
     """
@@ -77,7 +77,7 @@ def with_legend(picture: np.ndarray, segments: Sequence[Segment], categories: Ca
 def with_key(
     picture: np.ndarray, entries: Sequence[tuple[Sequence[Color], str]], things: str = "entries", empty: str = ""
 ) -> np.ndarray:
-    """The picture with a column at its right that tells what colours mean; `things` are what is counted in the last
+    """The picture with a column at its right that tells what colors mean; `things` are what is counted in the last
     line where not all entries fit, `empty` is written where there are none."""
     height, width = picture.shape[:2]
     size = max(11.0, min(max(height, width) / 30, height / 8))
@@ -93,8 +93,8 @@ def with_key(
     for number, (colors, text) in enumerate(shown):
         top, left = line // 4 + number * line, width + side // 2
         stripes = colors[: max(1, side // 3)]
-        for place, color in enumerate(stripes):
-            box = (left + place * side / len(stripes), top, left + (place + 1) * side / len(stripes) - 1, top + side)
+        for index, color in enumerate(stripes):
+            box = (left + index * side / len(stripes), top, left + (index + 1) * side / len(stripes) - 1, top + side)
             pen.rectangle(box, color)
         pen.text((left + 1.5 * side, top + side / 2), text, INK, face, "lm")
     if len(shown) < len(entries) or not entries:
@@ -110,7 +110,7 @@ def segment_map_of(segmentation: PanopticMap | Sample) -> np.ndarray:
 
 
 def contours(index: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) whose right or lower neighbour belongs to another segment."""
+    """Pixels (H, W) whose right or lower neighbor belongs to another segment."""
     edge = np.zeros(index.shape, dtype=bool)
     edge[:, :-1] = index[:, :-1] != index[:, 1:]
     edge[:-1] |= index[:-1] != index[1:]
@@ -129,20 +129,20 @@ def _write_names(
             name = names[segment.label]
             face = font(size, name)
             left, top, right, bottom = draw.textbbox((0, 0), name, face)
-            place = _place(mask, int(bottom - top) + 4, int(right - left) + 4)
-            if place is not None:
-                corner = (place[1] + 2 - left, place[0] + 2 - top)
+            free = _free_box(mask, int(bottom - top) + 4, int(right - left) + 4)
+            if free is not None:
+                corner = (free[1] + 2 - left, free[0] + 2 - top)
                 draw.text(corner, name, PAPER, face, stroke_width=1, stroke_fill=(30, 30, 30))
                 break
 
 
-def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
-    """The upper left corner (row, column) of a height×width box inside the mask, as central as can be; or None. Of a
-    large mask only every so many rows and columns are looked at."""
+def _free_box(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
+    """The upper left corner (row, column) of a height×width box inside the mask, as central as possible; or None. In a
+    large mask only every n-th row and column is examined."""
     coarse = math.isqrt(mask.size // _PIECE) + 1
     if coarse > 1:
-        place = _place(mask[::coarse, ::coarse], -(-height // coarse) + 1, -(-width // coarse) + 1)
-        return place and (place[0] * coarse, place[1] * coarse)
+        corner = _free_box(mask[::coarse, ::coarse], -(-height // coarse) + 1, -(-width // coarse) + 1)
+        return corner and (corner[0] * coarse, corner[1] * coarse)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < height or len(columns) < width:
         return None
@@ -154,6 +154,6 @@ def _place(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:
     free = np.argwhere(boxes == height * width)
     if not len(free):
         return None
-    centre = np.argwhere(inside).mean(0) - (height / 2, width / 2)
-    row, column = free[((free - centre) ** 2).sum(1).argmin()]
+    center = np.argwhere(inside).mean(0) - (height / 2, width / 2)
+    row, column = free[((free - center) ** 2).sum(1).argmin()]
     return int(top + row), int(left + column)

@@ -62,7 +62,7 @@ def test_an_index_of_many_blocks(tmp_path: Path) -> None:
     prefix = write_entries(tmp_path / "many", entries)
     assert (tmp_path / "many.index").stat().st_size > 4 << 18
     reader = CheckpointReader(prefix)
-    assert reader.places.keys() == entries.keys()
+    assert reader.locations.keys() == entries.keys()
     for name in list(entries)[::97]:
         value = reader.read(name)
         assert value is not None
@@ -85,10 +85,10 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="damaged, truncated or missing") as caught:
             read_entries(copy)
         assert "\n" not in str(caught.value)
-    place = CheckpointReader(WRITTEN).places["double/.ATTRIBUTES/VARIABLE_VALUE"]
-    spoilt = bytearray(data)
-    spoilt[place.offset] ^= 1
-    write(index, bytes(spoilt))
+    location = CheckpointReader(WRITTEN).locations["double/.ATTRIBUTES/VARIABLE_VALUE"]
+    spoiled = bytearray(data)
+    spoiled[location.offset] ^= 1
+    write(index, bytes(spoiled))
     with pytest.raises(ValueError, match=r"the bytes of double/\S+ are not those that were written"):
         read_entries(copy)
     for position in range(0, len(index) - 48, 3):

@@ -114,7 +114,7 @@ def test_crowd_and_small_things_in_the_target() -> None:
     assert int((weight != 1).sum()) == 16
 
 
-def test_labelled_crowd_counts_in_the_semantic_loss_only_and_weights_multiply() -> None:
+def test_labeled_crowd_counts_in_the_semantic_loss_only_and_weights_multiply() -> None:
     torch.manual_seed(0)
     sample = crowded()
     target, size = make_target(sample, (129, 129)), 33

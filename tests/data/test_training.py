@@ -50,7 +50,7 @@ def test_a_draw_follows_from_seed_pass_and_index() -> None:
     assert not np.array_equal(first[0], make(1)[2, 7][0])
 
 
-def test_draws_have_enough_labelled_pixels() -> None:
+def test_draws_have_enough_labeled_pixels() -> None:
     training = TrainingSet(ShapesDataset(20, seed=1), OPTIONS, 0, 50)
     for index in range(20):
         image, valid, target = training[0, index]
@@ -139,7 +139,7 @@ def test_loaders_with_workers_equal_loaders_without() -> None:
     def first(workers: int) -> torch.Tensor:
         make = lambda: ShapesDataset(6)  # noqa: E731
         module = PanopticDataModule(
-            make, make, OPTIONS, batch_size=3, num_workers=workers, seed=2, min_labelled_pixels=50
+            make, make, OPTIONS, batch_size=3, num_workers=workers, seed=2, min_labeled_pixels=50
         )
         module.setup("fit")
         assert sum(len(batch.samples) for batch in module.val_dataloader()) == 6

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions, Thresholds
-from kmax.inference.passes import Logits, average, corresponding, pass_sizes, predict, segment
-from kmax.inference.resample import into_frame
+from kmax.inference.passes import Logits, average, corresponding, pass_sizes, postprocess_logits, predict
+from kmax.inference.resample import resample_pass
 from kmax.metrics.panoptic_quality import only_boundary
 from kmax.predict.predictor import Predictor
 from kmax.structures import Output, Prediction
 
 IS_THING = [True, True, False]
 COLORS = torch.tensor([[-1.0, -1, -1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1], [1, 1, 1]])
-CLASS = [2, 0, 1, 0, 2, 3]  # of each colour; white is void
+CLASS = [2, 0, 1, 0, 2, 3]  # of each color; white is void
 
 
-class ColourModel:
-    """Finds the six colours of an image; which query holds which colour depends on the size of the image and on how
+class ColorModel:
+    """Finds the six colors of an image; which query holds which color depends on the size of the image and on how
     bright its left half is, as in a network whose queries are slots."""
 
     def __init__(self, shuffle: bool = True, sharpness: float = 6.0) -> None:
@@ -46,7 +46,7 @@ class ColourModel:
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Blocks of five colours, not symmetrical, with edges off the grid of cells."""
+    """Blocks of five colors, not symmetrical, with edges off the grid of cells."""
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2, : width // 3] = (255, 0, 0)
     image[height // 3 :, -width // 4 :] = (0, 255, 0)
@@ -59,8 +59,8 @@ OPTIONS = InferenceOptions(thing_threshold=0.4, stuff_threshold=0.4)
 
 
 def found(options: InferenceOptions, image: np.ndarray, size: tuple[int, int], shuffle: bool = True) -> np.ndarray:
-    logits = predict(ColourModel(shuffle), image, size, options)
-    result = segment(logits, IS_THING, options).panoptic
+    logits = predict(ColorModel(shuffle), image, size, options)
+    result = postprocess_logits(logits, IS_THING, options).panoptic
     labels = {0: -1, **{s.id: s.label for s in result.segments}}
     assert result.segment_map.shape == image.shape[:2]
     return np.vectorize(labels.get)(result.segment_map.numpy())
@@ -105,7 +105,7 @@ def test_what_is_linear_in_the_image_is_resampled_exactly(padded: tuple, mirrore
     reference, other = ramp(first), ramp(second)
     if mirrored:
         other.mask_logits[1] = 1 - other.mask_logits[1]
-    result = into_frame(other.mask_logits, other.sizes, first, tuple(reference.mask_logits.shape[1:]), mirrored)
+    result = resample_pass(other.mask_logits, other.sizes, first, tuple(reference.mask_logits.shape[1:]), mirrored)
     rows, columns = content_cells(first, reference.mask_logits.shape[1:])
     inside = slice(1, rows - 1), slice(1, columns - 1)
     for found, expected in zip(result, reference.mask_logits, strict=True):
@@ -115,11 +115,11 @@ def test_what_is_linear_in_the_image_is_resampled_exactly(padded: tuple, mirrore
 def test_a_mirrored_pass_lies_on_the_reference_exactly() -> None:
     image = picture(129, 129)
     options = InferenceOptions(flip=True)
-    model = ColourModel()
+    model = ColorModel()
     averaged = predict(model, image, (129, 129), options)
     reference, mirrored = model.inputs
     torch.testing.assert_close(mirrored, reference.flip(-1))
-    plain = predict(ColourModel(), image, (129, 129), InferenceOptions())
+    plain = predict(ColorModel(), image, (129, 129), InferenceOptions())
     torch.testing.assert_close(averaged.mask_logits.softmax(0), plain.mask_logits.softmax(0), atol=1e-6, rtol=0)
     torch.testing.assert_close(averaged.class_logits.softmax(-1), plain.class_logits.softmax(-1))
 
@@ -190,7 +190,7 @@ def test_sizes_of_passes() -> None:
 
 
 def test_without_padding_every_cell_is_content() -> None:
-    model = ColourModel()
+    model = ColorModel()
     predict(model, picture(60, 129), (129, 129), InferenceOptions(pad=False))
     assert model.inputs[0].shape == (1, 3, 65, 129)
     assert content_cells(Sizes((65, 129), (60, 129), (60, 129)), (17, 33)) == (16, 33)

@@ -143,8 +143,8 @@ def test_panoptic_equals_the_definition(pixel_threshold: float, sizes: Sizes | N
 
 def test_many_patches_are_numbered_the_other_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = torch.randint(50, (1000,))
-    counted = postprocess._number(keys, 50)
-    for a, b in zip(counted, postprocess._number(keys, 2**40), strict=True):
+    counted = postprocess._unique(keys, 50)
+    for a, b in zip(counted, postprocess._unique(keys, 2**40), strict=True):
         torch.testing.assert_close(a, b)
 
 

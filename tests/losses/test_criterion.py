@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import golden_tools
-from kmax.losses import Criterion, match
+from kmax.losses import Criterion, match_queries
 from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Target
 
@@ -92,7 +92,7 @@ def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
 def test_match_is_the_recorded_one(case: str) -> None:
     fixture, output, targets = recorded(case)
     final = output.predictions[-1]
-    matched = match(final.class_logits, final.mask_logits, targets)
+    matched = match_queries(final.class_logits, final.mask_logits, targets)
     for image in range(2):
         queries = (matched.segment[image] >= 0).nonzero()[:, 0]
         np.testing.assert_array_equal(queries, fixture[f"match{image}/queries"])

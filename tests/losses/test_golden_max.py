@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import golden_tools
-from kmax.losses import Criterion, match
+from kmax.losses import Criterion, match_queries
 from kmax.losses.options import LossOptions
 from kmax.structures import Output, Prediction, Target
 
@@ -69,7 +69,7 @@ def test_losses_and_gradients_are_the_recorded_ones(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_match_is_the_recorded_one(case: str) -> None:
     fixture, output, targets = recorded(case)
-    matched = match(output.predictions[0].class_logits, output.predictions[0].mask_logits, targets)
+    matched = match_queries(output.predictions[0].class_logits, output.predictions[0].mask_logits, targets)
     for image in (0, 1):
         queries = (matched.segment[image] >= 0).nonzero()[:, 0]
         np.testing.assert_array_equal(queries, fixture[f"match{image}/queries"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kmax.losses import match
+from kmax.losses import match_queries
 from kmax.losses.instance_discrimination import contrast as definition
 from kmax.losses.instance_discrimination import instance_discrimination_loss
 from kmax.losses.kernels import contrast, products
@@ -17,7 +17,7 @@ from kmax.structures import Target
 
 def some_match(segments: int, size: tuple[int, int]) -> Match:
     targets = [Target(torch.randint(-1, segments, size), torch.zeros(segments).long()) for _ in range(2)]
-    return match(torch.randn(2, 6, 3), torch.randn(2, 6, *size), targets)
+    return match_queries(torch.randn(2, 6, 3), torch.randn(2, 6, *size), targets)
 
 
 @pytest.mark.parametrize("budget", [0, 2**14, 2**30], ids=["one by one", "some", "all at once"])

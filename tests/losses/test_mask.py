@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kmax.losses import match
+from kmax.losses import match_queries
 from kmax.losses.kernels import strips
 from kmax.losses.kernels.owned_softmax import OwnedSoftmax
 from kmax.losses.mask import mask_losses, owned_softmax
@@ -46,7 +46,7 @@ def test_the_input_s_memory_format_does_not_matter(channels_last: bool) -> None:
     torch.manual_seed(0)
     values = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     target = Target(torch.randint(-1, 3, (5, 6)), torch.tensor([0, 1, 1]))
-    matched = match(torch.randn(2, 4, 3), values, [target, target])
+    matched = match_queries(torch.randn(2, 4, 3), values, [target, target])
     leaf = values.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     leaf.requires_grad_()
     mask, dice = (loss[0] for loss in mask_losses([leaf], matched))
@@ -67,5 +67,5 @@ def test_pixels_that_are_certain_do_not_count_in_the_mean() -> None:
     logits[0, 0, 0, :2] = 200.0  # cross-entropy exactly 0 here, ln 2 elsewhere
     target = Target(torch.zeros(1, 4).long(), torch.tensor([0]))
     class_logits = torch.tensor([[[9.0, 0.0], [0.0, 9.0]]])
-    mask, _ = mask_losses([logits], match(class_logits, logits, [target]))
+    mask, _ = mask_losses([logits], match_queries(class_logits, logits, [target]))
     torch.testing.assert_close(mask[0], torch.tensor(2.0).log())

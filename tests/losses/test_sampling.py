@@ -13,10 +13,10 @@ def test_pixels_are_distinct_and_void_comes_last() -> None:
     torch.manual_seed(0)
     segment_map = torch.randint(-1, 3, (2, 200))
     rarity = log_rarity(segment_map, 3)
-    labelled = int((segment_map >= 0).sum(1).min())
-    few = draw_pixels(rarity, 2.0, labelled)
-    assert few.shape == (2, labelled)
-    assert (segment_map.gather(1, few)[(segment_map >= 0).sum(1) == labelled] >= 0).all()
+    labeled = int((segment_map >= 0).sum(1).min())
+    few = draw_pixels(rarity, 2.0, labeled)
+    assert few.shape == (2, labeled)
+    assert (segment_map.gather(1, few)[(segment_map >= 0).sum(1) == labeled] >= 0).all()
     for row in draw_pixels(rarity, 1.5, 10**6):
         assert sorted(row.tolist()) == list(range(200))
 

@@ -15,9 +15,9 @@ def by_definition(cases: list[Case], label: int) -> float | None:
     both = either = 0
     for one in cases:
         ids = [s.id for s in one.truth.segments if s.label == label]
-        labelled = np.isin(one.truth.segment_map, [s.id for s in one.truth.segments])
+        labeled = np.isin(one.truth.segment_map, [s.id for s in one.truth.segments])
         true = np.isin(one.truth.segment_map, ids)
-        predicted = (one.semantic.numpy() == label) & labelled
+        predicted = (one.semantic.numpy() == label) & labeled
         both += (true & predicted).sum()
         either += (true | predicted).sum()
     return 100 * both / either if either else None

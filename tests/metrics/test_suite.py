@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kmax.categories import load_categories
 from kmax.metrics import METRICS, MetricSuite, Report
 from kmax.structures import Segmentations
-from segmentation_cases import CATEGORIES, NUMBER, Case, case, perfect, relabelled
+from segmentation_cases import CATEGORIES, NUMBER, Case, case, perfect, relabeled
 
 
 def report(cases: list[Case], mask_ap: str = "coco") -> Report:
@@ -25,7 +25,7 @@ def report(cases: list[Case], mask_ap: str = "coco") -> Report:
 @given(start=st.integers(0, NUMBER - 2), seed=st.integers(0, 2**31), mask_ap=st.sampled_from(["coco", "cityscapes"]))
 def test_ids_and_their_order_change_nothing(start: int, seed: int, mask_ap: str) -> None:
     cases = [case(start), case(start + 1)]
-    assert report([relabelled(one, seed) for one in cases], mask_ap) == report(cases, mask_ap)
+    assert report([relabeled(one, seed) for one in cases], mask_ap) == report(cases, mask_ap)
 
 
 @settings(max_examples=20, deadline=None)

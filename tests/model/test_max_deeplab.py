@@ -1,4 +1,4 @@
-"""MaX-DeepLab beside its recorded numbers: sizes, parameters, drop path, initialisation, the dual path against its
+"""MaX-DeepLab beside its recorded numbers: sizes, parameters, drop path, initialization, the dual path against its
 definition."""
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_only_the_one_prediction_is_supervised() -> None:
         torch.testing.assert_close(block.pixel_feature.norm(dim=1), torch.ones(2, 17, 17))
 
 
-def test_initialisation_has_the_recorded_spreads() -> None:
+def test_initialization_has_the_recorded_spreads() -> None:
     model = MaXDeepLab("s", 133, ModelOptions(architecture="max_deeplab", width=0.5, semantic_head="none"))
 
     def spread(parameter: torch.Tensor) -> float:

@@ -98,7 +98,7 @@ def test_pycocotools_finds_the_area_of_the_mask(tmp_path: Path) -> None:
     assert list(loaded["bbox"]) == [0, 0, 6, 4]
 
 
-def test_semantic_maps_hold_dataset_ids_and_wear_colours(written: Path) -> None:
+def test_semantic_maps_hold_dataset_ids_and_wear_colors(written: Path) -> None:
     image = Image.open(written / "semantic/deep/b.png")
     np.testing.assert_array_equal(np.asarray(image), np.array(CATEGORIES.ids)[prediction()[2]])
     assert tuple(np.asarray(image.convert("RGB"))[5, 8]) == CATEGORIES.classes[PERSON].color

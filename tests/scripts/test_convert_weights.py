@@ -101,7 +101,7 @@ def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> N
 
 
 def check_configuration(found: Any, backbone: str) -> TrainOptions:
-    """What is recognized is the experiment of that name, spelt out."""
+    """What is recognized is the experiment of that name, spelled out."""
     options = nearest_options(found)
     name = f"{found.categories.name}_{backbone}"
     assert options.name == name

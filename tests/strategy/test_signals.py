@@ -39,7 +39,7 @@ def test_the_job_of_an_array_is_its_task() -> None:
     ("state", "refusal", "sentence", "requeued"),
     [
         ("RUNNING", "", "SLURM job 5 requeued", True),
-        ("CANCELLED", "", "was cancelled and is not requeued", False),
+        ("CANCELLED", "", "was canceled and is not requeued", False),
         ("RUNNING", "Requested operation is disabled", r"does not requeue job 5 \(Requested operation", True),
     ],
 )

@@ -36,7 +36,7 @@ VOID = CATEGORIES.num_classes
 STAGES = (stage(owners().flip(1), [0] * QUERIES), stage(owners(), [6, 7, 0, 2, VOID]))
 
 
-def test_clusters_have_fixed_distinct_colours() -> None:
+def test_clusters_have_fixed_distinct_colors() -> None:
     every = draw_clusters(np.arange(128)[None])[0]
     assert len(np.unique(every, axis=0)) == 128
     assert tuple(draw_clusters(np.array([[7]]))[0, 0]) == tuple(every[7]) == cluster_color(7)
@@ -52,7 +52,7 @@ def test_probabilities_and_classes_are_those_of_the_prediction() -> None:
     assert main_query(STAGES[1]) == 3  # 4 is surer, but of void and without a pixel; 2 has no pixel either
 
 
-def test_equal_features_have_equal_colours_and_layers_agree() -> None:
+def test_equal_features_have_equal_colors_and_layers_agree() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(size=(3, 10, 10))
     turned = np.linalg.qr(rng.normal(size=(3, 3)))[0]

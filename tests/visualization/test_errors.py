@@ -1,4 +1,4 @@
-"""The error view: each fate in its colour, counted as panoptic quality counts."""
+"""The error view: each fate in its color, counted as panoptic quality counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def case() -> tuple[Sample, PanopticMap]:
 
 
 def at(picture: np.ndarray, row: int, column: int) -> tuple[int, ...]:
-    """The colour under the opacity of the overlay."""
+    """The color under the opacity of the overlay."""
     return tuple(round((v - 0.35 * 128) / 0.65) for v in picture[row, column].astype(float))
 
 
@@ -34,7 +34,7 @@ def close(found: tuple[int, ...], expected: tuple[int, int, int]) -> bool:
     return all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
 
 
-def test_each_fate_has_its_colour() -> None:
+def test_each_fate_has_its_color() -> None:
     truth, prediction = case()
     picture = draw_errors(truth.image, truth, prediction, CATEGORIES, key=False)
     assert picture.shape == (40, 80, 3)

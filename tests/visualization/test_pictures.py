@@ -1,4 +1,4 @@
-"""Pictures: sizes, colours, what is drawn where."""
+"""Pictures: sizes, colors, what is drawn where."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_prediction_and_truth_are_drawn_alike_and_nothing_is_changed() -> None:
     assert first.shape == truth.image.shape
 
 
-def test_segments_wear_their_colours_and_void_is_dark_grey() -> None:
+def test_segments_wear_their_colors_and_void_is_dark_gray() -> None:
     truth = sample(60, 80)
-    grey = np.full_like(truth.image, 128)
-    picture = draw_panoptic(grey, truth, CATEGORIES, labels=False).astype(int)
+    gray = np.full_like(truth.image, 128)
+    picture = draw_panoptic(gray, truth, CATEGORIES, labels=False).astype(int)
     void, person = picture[55, 10], picture[30, 60]
     assert len(set(void.tolist())) == 1
     assert void[0] < 64
@@ -66,12 +66,12 @@ def test_segments_wear_their_colours_and_void_is_dark_grey() -> None:
 def test_names_are_written_where_they_fit() -> None:
     large, small = sample(300, 400), sample(12, 16)
     for truth, written in ((large, True), (small, False)):
-        labelled, plain = (draw_panoptic(truth.image, truth, CATEGORIES, labels=x) for x in (True, False))
-        assert (labelled != plain).any() == written
-        assert (labelled[truth.segment_map == 0] == plain[truth.segment_map == 0]).all()
+        labeled, plain = (draw_panoptic(truth.image, truth, CATEGORIES, labels=x) for x in (True, False))
+        assert (labeled != plain).any() == written
+        assert (labeled[truth.segment_map == 0] == plain[truth.segment_map == 0]).all()
 
 
-def test_things_of_a_class_differ_and_colours_are_stable() -> None:
+def test_things_of_a_class_differ_and_colors_are_stable() -> None:
     people = [Segment(i + 1, PERSON) for i in range(28)]
     colors = segment_colors(people, CATEGORIES)
     assert colors[1] == CATEGORIES.classes[PERSON].color
@@ -90,7 +90,7 @@ def test_the_legend_names_every_class_once() -> None:
     np.testing.assert_array_equal(picture[:, :160], plain)
     colors = segment_colors(truth.segments, CATEGORIES)
     column = picture[:, 160:].reshape(-1, 3)
-    for segment in truth.segments:  # both people, each in its own colour
+    for segment in truth.segments:  # both people, each in its own color
         assert (column == colors[segment.id]).all(-1).sum() >= 20
     assert with_legend(plain, (), CATEGORIES).shape[1] > 160
 

@@ -1,4 +1,4 @@
-"""Does a prepared folder of own data hold together? The findings of the published datasets, and some more."""
+"""Checks of a prepared folder of own data: those of the published datasets, and some more."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(options: Options) -> list[Finding]:
 
 
 def _shared(root: Path) -> list[Finding]:
-    """Images that are byte by byte the same in training and validation."""
+    """Images that are identical, byte by byte, in training and validation."""
     by_size: dict[int, list[Path]] = {}
     for split in SPLITS:
         for file in sorted((root / split).glob("*")):

@@ -78,7 +78,7 @@ def _from_text(text: str) -> list[Row]:
 
 
 def _from_line(line: str, number: int) -> Row:
-    """One line of text; `number` is its place."""
+    """One line of text; `number` is its position."""
     cvat = re.match(r"^([^:]+):(\d+),(\d+),(\d+):", line)
     if cvat:
         return (int(cvat[2]), int(cvat[3]), int(cvat[4])), cvat[1].strip()

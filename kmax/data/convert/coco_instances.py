@@ -45,7 +45,7 @@ def find(tree: Tree) -> Source | None:
 
 def class_names(content: Json, file: Path) -> dict[int | str, str]:
     """Name by category id, without roots that nobody uses: Roboflow lists the project as class 0 of supercategory
-    "none". A name that occurs twice is told apart by its supercategory.
+    "none". Names that occur twice are distinguished by their supercategories.
 
     Raises:
         ValueError: a category lacks its id or name.
@@ -121,7 +121,7 @@ def _is_crowd(annotation: Json) -> bool:
 
 
 def _joined(first: Item, second: Item) -> Item:
-    """One image that two files describe."""
+    """Join the items of one image that two files describe."""
     return Item(
         first.key,
         first.image_file,

@@ -1,4 +1,4 @@
-"""COCO panoptic from elsewhere: checked against its PNG files, and numbered anew. Mapillary Vistas v2.0 as well."""
+"""COCO panoptic from other sources, checked against its PNG files and renumbered; Mapillary Vistas v2.0 as well."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def _items(
 def _maps(content: Json, file: Path, tree: Tree) -> Path | None:
     """The folder of the PNG files: of the JSON's name, beside it, or anywhere else but with the name of the file."""
     names = [str(annotation["file_name"]) for annotation in content["annotations"][:1]]
-    places = [file.with_suffix(""), file.parent, file.parent / "panoptic"]
+    folders = [file.with_suffix(""), file.parent, file.parent / "panoptic"]
     elsewhere = [other.parent for other in tree.files if names and other.name == names[0]]
-    return next((p for p in (*places, *elsewhere) if names and (p / names[0]).is_file()), None)
+    return next((p for p in (*folders, *elsewhere) if names and (p / names[0]).is_file()), None)
 
 
 def _named(segment: Json, classes: Mapping[int, ClassInfo], file: Path, name: str) -> Json:

@@ -95,7 +95,7 @@ SUBSETS = {
     "val": "val",
     "validation": "val",
     "test": "test",
-}  # CVAT's own are spelled so
+}  # CVAT spells its own labels like this
 
 
 def _read(item: Item, size: Size) -> Shapes:

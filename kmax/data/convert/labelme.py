@@ -23,7 +23,7 @@ AREAS = ("polygon", "rectangle", "circle", "mask")
 
 @dataclass(frozen=True)
 class _File:
-    """What is needed of a file before its turn comes."""
+    """What is kept of a file until it is converted."""
 
     name: str
     labels: tuple[str, ...]
@@ -113,7 +113,7 @@ def _circle(shape: Json, size: Size) -> shapes.Rle | None:
 
 
 def _mask(shape: Json, size: Size) -> shapes.Rle | None:
-    """Labelme stores a PNG and the corners of its place."""
+    """Labelme stores a PNG and the corners of its box."""
     if not shape.get("mask") or not shape.get("points"):
         return None
     left, top = (int(n) for n in shape["points"][0])

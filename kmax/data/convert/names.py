@@ -16,7 +16,7 @@ RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 def unique_stems(keys: Iterable[str]) -> dict[str, str]:
     """A stem for every key, e.g. `a/1.jpg`: `1`; `a_1` if another has that, then `a_1_jpg`, then a digest.
 
-    Stems differ even where case is not told apart and without suffixes: each image has one PNG of its stem.
+    Stems differ even if case is ignored, and without suffixes: each image has one PNG of its stem.
     """
     keys = sorted(set(keys))
     stems = {key: _safe(splitext(basename(key))[0]) for key in keys}
@@ -40,7 +40,8 @@ def _with_digest(key: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """Letters, digits, `_`, `-` and inner dots of any script; nothing that a file system or a shell takes amiss."""
+    """Letters, digits, `_`, `-` and inner dots of any script; nothing that a file system or a shell treats
+    specially."""
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._")
     name = name.encode()[:LONGEST].decode(errors="ignore")
     return f"_{name}" if not name or name.startswith("-") or RESERVED.match(name) else name

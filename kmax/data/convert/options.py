@@ -23,7 +23,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a source is converted, and what is looked at afterwards."""
+    """How a source is converted, checked and previewed."""
 
     root: Path  # the prepared folder, later dataset.root
     source: Path | None = None  # folder or annotation file; None: nothing to convert, with check or preview

@@ -1,4 +1,4 @@
-"""What `scripts/prepare_own.py` does with annotations: recognize, split, convert, and say what came of it."""
+"""What `scripts/prepare_own.py` does with annotations: recognize, split, convert and report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 10
 
 
 def convert(options: Options) -> Written:
-    """Make `options.root` from `options.source`; a second run goes on where the first stopped.
+    """Make `options.root` from `options.source`; a second run continues where the first stopped.
 
     Raises:
         FileNotFoundError, ValueError: the source is missing, damaged or in no known format; the root is not ours.
@@ -79,7 +79,7 @@ def _check_root(options: Options, info: Json) -> None:
 
 
 def describe(source: Source, rules: Rules, options: Options) -> str:
-    """What the source was taken for, and what that means for pixels that nobody annotated."""
+    """The format of the source, and what it means for pixels without annotation."""
     things = sum(rules.categories.is_thing)
     stuff = rules.categories.num_classes - things
     text = f"{options.source} is {source.format}: {len(source.items)} images, {things} thing and {stuff} stuff classes."

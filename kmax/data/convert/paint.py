@@ -1,4 +1,4 @@
-"""From the annotation of one image to disjoint segments: the rules for overlaps, stuff, and pixels of nobody."""
+"""From the annotation of one image to disjoint segments: the rules for overlaps, stuff and unlabeled pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIDDEN = "covered by other regions, or smaller than a pixel"
 SMALL = "smaller than --min-area"
 UNKNOWN = "of a class that is left out"
 EIGHT_NEIGHBORS = np.ones((3, 3), bool)
-VOID, FREE = -1, 0  # of a map while it is painted: never anybody's, and nobody's so far
+VOID, FREE = -1, 0  # values of a map while it is painted: void for good, and not painted yet
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _is_thing(category: int, rules: Rules) -> bool:
 
 
 def _identity(region: Region, category: int, rules: Rules) -> tuple[object, ...]:
-    """Regions with the same one are one segment: a stuff class of an image, or a group of one class."""
+    """Key of the segment that a region belongs to: one per stuff class of an image, or per group of one class."""
     if not _is_thing(category, rules):
         return (category,)
     return (category, region.group, region.crowd) if region.group is not None else (category, id(region))
@@ -120,20 +120,20 @@ def _relabel(
     table = np.zeros(len(values), np.int32)
     number: dict[tuple[object, ...], int] = {}
     segments: dict[int, tuple[int, bool]] = {}
-    for place, value in enumerate(values.tolist()):
+    for index, value in enumerate(values.tolist()):
         tag = annotation.tags.get(value)
         if tag is None:
             continue
         if tag.label == VOID_LABEL or tag.label in rules.ignored:
-            table[place] = VOID
+            table[index] = VOID
         elif tag.label not in rules.id_of:
             left_out[f"{UNKNOWN} ({tag.label})"] += 1
         else:
             category = rules.id_of[tag.label]
             is_thing = _is_thing(category, rules)
             key = (category, value) if is_thing else (category,)
-            table[place] = number.setdefault(key, len(number) + 1)
-            segments[int(table[place])] = (category, tag.crowd and is_thing)
+            table[index] = number.setdefault(key, len(number) + 1)
+            segments[int(table[index])] = (category, tag.crowd and is_thing)
     painted = table[position].reshape(annotation.values.shape)
     return _components(painted, segments, rules) if rules.split else (painted, segments)
 

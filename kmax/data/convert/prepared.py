@@ -1,4 +1,4 @@
-"""The prepared folder: where its files lie, and what an earlier run left there."""
+"""The prepared folder: where its files are, and what an earlier run wrote there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def annotation_file(root: Path, split: str) -> Path:
 
 
 def entries(root: Path, split: str) -> Json:
-    """What an earlier JSON says of each image, by its place below the root; nothing if it is damaged."""
+    """The entries of an earlier JSON for each image, by its path below the root; nothing if the file is damaged."""
     try:
         content = json.loads(annotation_file(root, split).read_bytes())
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}

@@ -1,4 +1,4 @@
-"""Which format a source is in."""
+"""Recognize the format of a source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ assert set(READERS) == set(FORMATS)
 
 
 def recognize(options: Options) -> Source:
-    """Read what `options.source` is; `options.format` names a format instead of looking for one.
+    """Recognize and read `options.source`; `options.format` names the format instead.
 
     Raises:
         FileNotFoundError, ValueError: it is missing, damaged, or in no format that is read; the message says what it
@@ -49,7 +49,7 @@ def recognize(options: Options) -> Source:
 
 
 def _read(name: str, tree: Tree, options: Options) -> Source | None:
-    """One reader; whatever it stumbles over is a file that is not as its format has it."""
+    """Run one reader; any unexpected error means a file that breaks the rules of its format."""
     try:
         return READERS[name](tree, options)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -60,7 +60,7 @@ def _read(name: str, tree: Tree, options: Options) -> Source | None:
 
 
 def _looks_like(tree: Tree) -> str:
-    """What lies in a source, as the end of a sentence."""
+    """What a source contains, as the end of a sentence."""
     kinds = Counter(tree.json_files.values())
     if kinds:
         return "holds " + ", ".join(f"{kind} ({count} file{'s' * (count > 1)})" for kind, count in kinds.most_common(3))

@@ -1,4 +1,4 @@
-"""Semantic maps: a grey, palette or color PNG per image, and a list of classes."""
+"""Semantic maps: a gray, palette or color PNG per image, and a list of classes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _classes(classes: ClassList, example: Path) -> tuple[ClassInfo, ...]:
 
 
 def _map_key(file: Path, root: Path) -> tuple[str, ...] | None:
-    """Where a map lies but for the names that tell that it is one; None if nothing tells so."""
+    """The path of a map without the parts of the name that mark it as a map; None if there are no such parts."""
     parts = file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
     folders, is_map = [], False
     for folder in parts[:-1]:

@@ -45,15 +45,16 @@ def ellipse(center: Sequence[float], radii: Sequence[float], size: Size, degrees
     """An ellipse with horizontal and vertical radius, turned clockwise by `degrees`."""
     angle = np.linspace(0, 2 * np.pi, CORNERS_OF_A_CIRCLE, endpoint=False)
     x, y = radii[0] * np.cos(angle), radii[1] * np.sin(angle)
-    turn = math.radians(degrees)
+    angle = math.radians(degrees)
     points = np.stack(
-        [center[0] + x * math.cos(turn) - y * math.sin(turn), center[1] + x * math.sin(turn) + y * math.cos(turn)], 1
+        [center[0] + x * math.cos(angle) - y * math.sin(angle), center[1] + x * math.sin(angle) + y * math.cos(angle)],
+        1,
     )
     return polygons([points.ravel().tolist()], size)
 
 
 def bitmap(mask: np.ndarray, left: int, top: int, size: Size) -> Rle:
-    """A mask (h, w) of zeros and others whose upper left corner lies at (left, top); what sticks out is cut off."""
+    """A mask (h, w), nonzero inside, with its upper left corner at (left, top); parts outside the image are cut off."""
     whole = np.zeros(size, np.uint8, order="F")
     rows = slice(max(0, top), max(0, min(size[0], top + mask.shape[0])))
     columns = slice(max(0, left), max(0, min(size[1], left + mask.shape[1])))
@@ -91,13 +92,13 @@ def _uncompressed(text: bytes) -> list[int]:
     """The runs of a compressed code (five bits a byte, differences to the run before the last); decoded here since
     pycocotools trusts whatever it is given."""
     runs: list[int] = []
-    place = 0
-    while place < len(text):
+    position = 0
+    while position < len(text):
         value, shift, more = 0, 0, True
-        while more and place < len(text):
-            bits = text[place] - 48
+        while more and position < len(text):
+            bits = text[position] - 48
             value |= (bits & 31) << shift
-            more, shift, place = bool(bits & 32), shift + 5, place + 1
+            more, shift, position = bool(bits & 32), shift + 5, position + 1
             if not more and bits & 16:
                 value |= -1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)

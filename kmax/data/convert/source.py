@@ -1,4 +1,4 @@
-"""What every format is read into: a `Source` of items, and the annotation of one item.
+"""The common form of all formats: a `Source` of items, and the annotation of one item.
 
 H×W is the size of an image. A format's file has one function `find`, which returns a `Source` or None.
 """
@@ -49,7 +49,7 @@ class Item:
 class Region:
     """One annotated region: a run-length code of pycocotools and its class.
 
-    Regions of one `group` and class are parts of one segment. Higher `order` lies on top.
+    Regions of one `group` and class are parts of one segment. Regions of higher `order` are on top.
     """
 
     label: str
@@ -92,8 +92,8 @@ class Source:
     """A recognized source.
 
     `read(item, size)` gives the annotation of one item; it is sent to other processes. `is_ordered`: the format says
-    what lies on top. `owns_background`: pixels without annotation are background, not unknown. `left_out` counts what
-    is no item, by reason. `embedded(item)` gives the bytes of an image that lies inside the annotation.
+    which region is on top. `owns_background`: pixels without annotation are background, not unknown. `left_out` counts
+    what is not an item, by reason. `embedded(item)` gives the bytes of an image that is inside the annotation.
     """
 
     format: str

@@ -15,7 +15,8 @@ def stratified(items: Sequence[Item], fraction: float, seed: int, kept: Mapping[
     """Keys of the images for validation: of every class about `fraction` of its images.
 
     Iterative stratification (Sechidis et al., ECML 2011): the class with the fewest images left is dealt with first,
-    and each of its images goes to the split that lacks that class most. A class of one image stays in training.
+    and each of its images goes to the split that still needs most of that class. A class of one image
+    stays in training.
 
     Args:
         kept: splits of images that are decided already, by key.

@@ -1,4 +1,4 @@
-"""What is in a prepared folder, and what of it will hurt in training."""
+"""Statistics of a prepared folder, and warnings about what will hurt training."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _classes(categories: Categories, segments: list[_Segment]) -> tuple[ClassSta
 
 
 def warnings(found: Statistics) -> list[str]:
-    """What will hurt, a sentence each."""
+    """What will hurt training, one sentence each."""
     few = [entry for entry in found.classes if entry.segments["train"] < FEW_SEGMENTS]
     unseen = [entry.name for entry in found.classes if entry.image_counts["train"] and not entry.image_counts["val"]]
     sentences = []

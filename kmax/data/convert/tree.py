@@ -63,14 +63,14 @@ class Tree:
 
     def folder(self, name: str) -> Path | None:
         """The folder of this name at the top or one level below."""
-        for place in (self.root, *sorted(p for p in self.root.iterdir() if p.is_dir())):
-            if (place / name).is_dir():
-                return place / name
+        for folder in (self.root, *sorted(p for p in self.root.iterdir() if p.is_dir())):
+            if (folder / name).is_dir():
+                return folder / name
         return None
 
     @cached_property
     def json_files(self) -> dict[Path, str]:
-        """What each JSON file is; of many files in one folder, as tools write one per image, the first ten tell."""
+        """The kind of each JSON file; of a folder with many files, one per image, only the first ten are read."""
         kinds: dict[Path, str] = {}
         seen: dict[Path, list[str]] = {}
         for file in self.named(".json"):

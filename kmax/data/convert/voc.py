@@ -80,9 +80,9 @@ def color_map(count: int) -> list[tuple[int, int, int]]:
     colors = []
     for value in range(count):
         rgb = [0, 0, 0]
-        for place in range(8):
+        for bit in range(8):
             for channel in range(3):
-                rgb[channel] |= (value >> (3 * place + channel) & 1) << (7 - place)
+                rgb[channel] |= (value >> (3 * bit + channel) & 1) << (7 - bit)
         colors.append((rgb[0], rgb[1], rgb[2]))
     return colors
 
@@ -108,7 +108,7 @@ def _other_suffix(root: Path, stem: str) -> Path | None:
 def _read(classes: ClassList, item: Item, size: Size) -> LabelMap:
     """Objects with the class that most of their pixels have; what has a class but no object is one region of it."""
     codes = read_values(item.files[0], by_color=True)
-    colors, labels = np.unique(codes, return_inverse=True)  # labels (H, W): place of the pixel's color
+    colors, labels = np.unique(codes, return_inverse=True)  # labels (H, W): index of the pixel's color
     labels = labels.reshape(codes.shape)
     names = [classes.by_color.get(code) for code in colors.tolist()]
     if None in names:

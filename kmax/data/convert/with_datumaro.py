@@ -52,7 +52,7 @@ def find(tree: Tree, name: str = "") -> Source:
 
 
 def _fingerprint(annotation: Any) -> str:
-    """What tells a changed annotation from the same one read again."""
+    """A value that changes if the annotation changes, but not if it is read again."""
     shape = [annotation.get_bbox(), annotation.get_area()] if hasattr(annotation, "get_bbox") else []
     return f"{annotation.type.name} {shape} {annotation.attributes}"
 

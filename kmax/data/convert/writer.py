@@ -20,13 +20,13 @@ from kmax.data.prepare.pool import Journal, parallel
 from kmax.data.prepare.segments import encode_ids, segments_info
 from kmax.files import Json, explained, write_atomically, write_bytes, write_json
 
-FORMAT = 1  # of what is written: another number makes everything anew
+FORMAT = 1  # version of the written format: a new number converts everything again
 TURNED = "annotation of an image as stored, turned as its EXIF data say"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image: its place in the result, and a digest of everything that decides how it comes out."""
+    """One image: its path in the result, and a digest of everything that its conversion depends on."""
 
     item: Item
     split: str
@@ -36,18 +36,18 @@ class Job:
 
     @property
     def image_file(self) -> str:
-        """Where the image goes, below the root."""
+        """Path of the image, below the root."""
         return f"{self.split}/{self.stem}{self.suffix}"
 
     @property
     def png(self) -> str:
-        """Where the map goes, below the root."""
+        """Path of the map, below the root."""
         return f"annotations/panoptic_{self.split}/{self.stem}.png"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a conversion came to: images by split, and what was left out, by reason; for images, a sentence each."""
+    """Result of a conversion: images by split, and what was left out, by reason; for images, a sentence each."""
 
     image_counts: Mapping[str, int]
     left_out: Mapping[str, int]
@@ -116,7 +116,7 @@ class _Convert:
         if segment_map.shape != frame.viewed:
             raise ValueError(f"the map is {_by(segment_map.shape)} but the image {_by(frame.viewed)}")
         if item.image_file is not None:
-            place(item.image_file, target, self.link)
+            copy_or_link(item.image_file, target, self.link)
         write_bytes(self.root / job.png, encode_ids(segment_map))
         height, width = segment_map.shape
         image = {"id": job.stem, "width": width, "height": height, "file_name": Path(job.image_file).name}
@@ -130,7 +130,7 @@ def _by(size: tuple[int, ...]) -> str:
     return f"{size[1]}×{size[0]}"
 
 
-def place(image_file: Path, target: Path, link: bool) -> None:
+def copy_or_link(image_file: Path, target: Path, link: bool) -> None:
     """A copy of an image, or a symbolic link to it."""
     if not link:
         with write_atomically(target) as temporary:

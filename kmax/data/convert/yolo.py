@@ -96,11 +96,11 @@ def _images_of(entry: str, content: Json, file: Path, tree: Tree) -> list[Path]:
     name = entry.replace("\\", "/")
     ends = [name, name.lstrip("./")]
     bases = [file.parent, file.parent / str(content.get("path") or ""), tree.root, tree.images]
-    for place in [base / end for end in ends for base in bases]:
-        if place.is_dir():
-            return tree.image_files.below(place.resolve())
-        if place.is_file():
-            lines = place.read_text("utf-8-sig").splitlines()
+    for path in [base / end for end in ends for base in bases]:
+        if path.is_dir():
+            return tree.image_files.below(path.resolve())
+        if path.is_file():
+            lines = path.read_text("utf-8-sig").splitlines()
             found = (tree.image_files.find(line.strip(), file.parent) for line in lines if line.strip())
             return [image_file for image_file in found if image_file is not None]
     return []
@@ -122,12 +122,12 @@ def _label_file(image_file: Path, tree: Tree) -> Path | None:
     """The last folder `images` on the way becomes `labels`; else the text lies beside the image. An image without
     a file shows background alone."""
     parts = list(image_file.parts)
-    places = [image_file.with_suffix(".txt")]
-    for place in range(len(parts) - 2, len(tree.images.parts) - 1, -1):
-        if parts[place].lower() == "images":
-            places.insert(0, Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt"))
+    candidates = [image_file.with_suffix(".txt")]
+    for depth in range(len(parts) - 2, len(tree.images.parts) - 1, -1):
+        if parts[depth].lower() == "images":
+            candidates.insert(0, Path(*parts[:depth], "labels", *parts[depth + 1 :]).with_suffix(".txt"))
             break
-    return next((place for place in places if place.is_file()), None)
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _lines(file: Path) -> list[tuple[int, np.ndarray]]:

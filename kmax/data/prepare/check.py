@@ -1,4 +1,4 @@
-"""Does a prepared tree hold together? Every image, every PNG, every number of the JSON."""
+"""Check a prepared dataset: every image, every PNG and every number of the JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with which file, and what to do about it; a note is odd but harmless."""
+    """What is wrong with which file, and the remedy; a note is unusual but harmless."""
 
     file: str
     problem: str
@@ -40,7 +40,7 @@ def check_split(
     """All findings about one split.
 
     Args:
-        remedy: what makes the PNG files and the JSON anew.
+        remedy: the command that makes the PNG files and the JSON again.
         expected: how many images the official release has; None: any number.
     """
     content, findings = _read(files.annotation_file, remedy)
@@ -58,7 +58,7 @@ def check_split(
 
 
 def _read(path: Path, remedy: str) -> tuple[Json | None, list[Finding]]:
-    """The content of a panoptic JSON whose entries are what they must be, or the first that is not."""
+    """The content of a panoptic JSON, or a finding about its first invalid entry."""
     try:
         content = read_json(path)
         check_panoptic(content, path)
@@ -104,28 +104,32 @@ class _CheckImage:
 
     def _files(self, image: Json, annotation: Json) -> Iterator[Finding]:
         name = self.files.image_name(image["id"], image["file_name"])
-        picture = self._open(self.files.images, name)
+        image_array = self._open(self.files.images, name)
         png = self._open(self.files.maps, annotation["file_name"])
         where = self.files.maps.where(annotation["file_name"])
-        for opened, remedy in ((picture, "download or unpack it again"), (png, self._again(where))):
+        for opened, remedy in ((image_array, "download or unpack it again"), (png, self._again(where))):
             if isinstance(opened, Finding):
                 yield Finding(opened.file, opened.problem, remedy)
         size = (image.get("width"), image.get("height"))
-        if isinstance(picture, np.ndarray) and None not in size and picture.shape[1::-1] != size:
-            yield from self._turned(picture, name, size, "the JSON")
-            problem = f"is {_by(picture.shape[1::-1])} but the JSON says {_by(size)}"
+        if isinstance(image_array, np.ndarray) and None not in size and image_array.shape[1::-1] != size:
+            yield from self._turned(image_array, name, size, "the JSON")
+            problem = f"is {_by(image_array.shape[1::-1])} but the JSON says {_by(size)}"
             yield Finding(self.files.images.where(name), problem, "get image and JSON from one release")
         if isinstance(png, np.ndarray):
-            if isinstance(picture, np.ndarray) and picture.shape[:2] != png.shape[:2]:
-                yield from self._turned(picture, name, png.shape[1::-1], "its annotation")
-                problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(picture.shape[1::-1])}"
+            if isinstance(image_array, np.ndarray) and image_array.shape[:2] != png.shape[:2]:
+                yield from self._turned(image_array, name, png.shape[1::-1], "its annotation")
+                problem = f"is {_by(png.shape[1::-1])} but its image {name} is {_by(image_array.shape[1::-1])}"
                 yield Finding(where, problem, self._again(where))
             yield from self._ids(png, annotation, where)
 
-    def _turned(self, picture: np.ndarray, name: str, size: tuple[int | None, ...], whose: str) -> Iterator[Finding]:
-        """A finding if the orientation tag of a picture explains why its size is not that of its annotation."""
-        if picture.shape[:2] == size and is_turned(self.files.images.read(name)):
-            problem = f"is {_by(picture.shape[1::-1])} as its orientation tag turns it, but {whose} says {_by(size)}"
+    def _turned(
+        self, image_array: np.ndarray, name: str, size: tuple[int | None, ...], whose: str
+    ) -> Iterator[Finding]:
+        """A finding if the orientation tag of an image explains why its size is not that of its annotation."""
+        if image_array.shape[:2] == size and is_turned(self.files.images.read(name)):
+            problem = (
+                f"is {_by(image_array.shape[1::-1])} as its orientation tag turns it, but {whose} says {_by(size)}"
+            )
             remedy = "annotate it as viewers show it, or remove the tag"
             yield Finding(self.files.images.where(name), problem, remedy)
 
@@ -151,7 +155,7 @@ class _CheckImage:
         name, json_file = annotation["file_name"], str(self.files.annotation_file)
         for segment in annotation["segments_info"]:
             if segment["id"] <= 0:
-                problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabelled"
+                problem = f"segment {segment['id']} of {name}: ids start at 1, since 0 is unlabeled"
                 yield Finding(json_file, problem, self.remedy)
             if segment["category_id"] not in self.category_ids:
                 problem = f"category {segment['category_id']} of segment {segment['id']} in {name} is unknown"

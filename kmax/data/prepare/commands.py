@@ -1,4 +1,4 @@
-"""What `scripts/prepare_*.py` do: one recipe per dataset, and the command line that they share."""
+"""What `scripts/prepare_*.py` do: one preparation per dataset, and their common command line."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _ade20k(options: Options, categories: Categories) -> None:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """`prepare` makes what is missing; `files` are where the result lies; `downloads` are linked from `--source`."""
+class Preparation:
+    """`prepare` makes what is missing; `files` tells where the result is; `downloads` are linked from `--source`."""
 
     prepare: Callable[[Options, Categories], None]
     files: Callable[[Path, str], SplitFiles]
@@ -88,18 +88,18 @@ COCO_SPLITS = [
 ADE20K_DOWNLOADS = [
     f"{name}{suffix}" for name in ("images", "annotations", "annotations_instance") for suffix in ("", ".tar")
 ]
-RECIPES = {
-    "coco": Recipe(
+PREPARATIONS = {
+    "coco": Preparation(
         _coco,
         layouts.coco,
         (COCO_ANNOTATIONS, *COCO_SPLITS),
     ),
-    "cityscapes": Recipe(
+    "cityscapes": Preparation(
         _cityscapes,
         layouts.cityscapes,
         ("leftImg8bit", layouts.CITYSCAPES_IMAGES, "gtFine/train", "gtFine/val", CITYSCAPES_ANNOTATIONS),
     ),
-    "ade20k": Recipe(
+    "ade20k": Preparation(
         _ade20k,
         layouts.ade20k,
         ("ADEChallengeData2016", layouts.ADE20K_IMAGES[0], *ADE20K_DOWNLOADS),
@@ -108,19 +108,19 @@ RECIPES = {
 
 
 def prepare(dataset: str, options: Options) -> None:
-    """Make what training reads from the official downloads; what is there already is left alone.
+    """Make the files for training from the official downloads; files that exist already are left alone.
 
     Raises:
         FileNotFoundError, ValueError: a download is missing or damaged, or the disk is full.
     """
-    recipe = RECIPES[dataset]
+    preparation = PREPARATIONS[dataset]
     if options.source is not None and options.source.resolve() != options.root.resolve():
-        _link(options.source.resolve(), options.root, recipe.downloads)
-    recipe.prepare(options, load_categories(dataset))
+        _link(options.source.resolve(), options.root, preparation.downloads)
+    preparation.prepare(options, load_categories(dataset))
 
 
 def _link(source: Path, root: Path, names: Sequence[str]) -> None:
-    """Symbolic links in `root` to whatever of `names` lies in `source`."""
+    """Make symbolic links in `root` to those of `names` that exist in `source`."""
     if not source.is_dir():
         raise FileNotFoundError(f"--source {source} is no folder: give the one with the downloads.")
     for name in names:
@@ -138,7 +138,7 @@ def check(dataset: str, options: Options) -> list[Finding]:
     findings: list[Finding] = []
     for split in options.splits:
         try:
-            files = RECIPES[dataset].files(options.root, split)
+            files = PREPARATIONS[dataset].files(options.root, split)
         except (FileNotFoundError, ValueError) as error:
             findings.append(Finding(str(options.root), str(error).rstrip("."), remedy))
             continue
@@ -178,7 +178,7 @@ def main(dataset: str, description: str) -> int:
 
 
 def run(dataset: str, options: Options, shown: int = 40) -> int:
-    """Prepare or check, and say what came of it; the exit status is 1 if the check has found an error.
+    """Prepare or check, and print the result; the exit status is 1 if the check has found an error.
 
     Raises:
         FileNotFoundError, ValueError: as `prepare`.

@@ -135,7 +135,7 @@ class _Conversion:
 
 
 def convert_split(source: Source, folder: Path, title: str, workers: int) -> int:
-    """Fill `folder` with PNG files and write the JSON of its name next to it; goes on where an earlier run stopped.
+    """Fill `folder` with PNG files and write the JSON of its name next to it; continues where an earlier run stopped.
 
     Returns:
         How many images the split has.
@@ -167,7 +167,7 @@ def convert_split(source: Source, folder: Path, title: str, workers: int) -> int
 
 
 def _entries(annotation_file: Path) -> Json:
-    """What an earlier JSON says of each image; nothing if it is damaged."""
+    """The entries of an earlier JSON for each image; nothing if it is damaged."""
     try:
         content = json.loads(annotation_file.read_bytes())
         annotations = {annotation["image_id"]: annotation for annotation in content["annotations"]}

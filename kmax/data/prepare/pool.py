@@ -24,7 +24,7 @@ def parallel(
 ) -> Iterator[Result]:
     """`function` of every item, in their order, under a progress bar on standard error.
 
-    `workers` processes share the work; 0 does it in this one. An error ends everything that has not begun yet.
+    `workers` processes share the work; 0 does it in this one. After an error, no further item is begun.
     """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -63,7 +63,7 @@ def _chunk(items: Sequence[Any]) -> list[Any]:
 
 
 class Journal:
-    """Results of an unfinished run, one JSON line each, so that the next run goes on where this one stopped."""
+    """Results of an unfinished run, one JSON line each, so that the next run continues where this one stopped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -20,7 +20,7 @@ from kmax.files import Json
 
 @cache
 def facts(dataset: str) -> Json:
-    """What a dataset's official release says about itself."""
+    """Facts about the official release of a dataset."""
     release: Json = json.loads((Path(__file__).parent / "facts.json").read_text())[dataset]
     return release
 
@@ -57,7 +57,7 @@ def ade20k_segments(
     segment.
 
     Stuff comes from the semantic map, things from the instance map (red: one of 100 instance categories, green:
-    number), which lies on top; a pixel of a thing's class without an instance is void. As in the published
+    number), which is on top; a pixel of a thing's class without an instance is void. As in the published
     preparation, except that areas count the pixels that are really left. A segment's id is 256 · class + number.
 
     Raises:

@@ -1,5 +1,5 @@
-"""The losses' fast forms: closed-form gradients, strips that fit a cache, products as a CPU likes them.
+"""Fast forms of the losses: closed-form gradients, strips that fit a cache, matrix products that suit a CPU.
 
 Nothing here defines a loss: each function computes what the plain definition at the top of a file in `kmax.losses`
-says, and a test holds both together.
+states, and a test compares the two.
 """

@@ -1,4 +1,4 @@
-"""Contrast of drawn pixels from one triangle of the matrix of their similarities.
+"""Contrast of drawn pixels, computed from one triangle of their similarity matrix.
 
 With f the features of S pixels and L_kj = f_k·f_j / T, the cross-entropy of column j against a target spread evenly
 over the pixels of j's group is ln Σ_k exp L_kj − f_j·(mean of f over j's group) / T. Its second term needs no S×S
@@ -7,8 +7,8 @@ r = γ / Z,
 
     ∂/∂f_k Σ_j γ_j ln Z_j = Σ_j E_kj (r_k + r_j) f_j / T,
 
-so one triangle of E suffices. The weights do not depend on the incoming gradient: the forward pass computes the
-gradient as well, while E is there, for as many images at once as a budget of memory allows.
+so one triangle of E suffices. The weights do not depend on the incoming gradient: the forward pass also computes
+the gradient, while it holds E, for as many images at once as a memory budget allows.
 
 Letters: n images, S pixels of each, C channels, G groups.
 """
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from kmax.losses.kernels.products import product, product_over_rows
 
-_WIDTH = {"cpu": 256}  # columns of a block of E: of memory that is soon used again
+_WIDTH = {"cpu": 256}  # columns of a block of E, so small that its memory stays in the cache
 _LARGE_WIDTH = 1024  # elsewhere few large kernels are faster
 _BUDGET = {"cpu": 0}  # bytes of E at once; at least one image
 _LARGE_BUDGET = 2**29  # twelve images of 4096 pixels
@@ -32,7 +32,8 @@ _LARGE_BUDGET = 2**29  # twelve images of 4096 pixels
 
 class Contrast(torch.autograd.Function):
     """(features (n, S, C), no longer than about 1; group (n, S) below `groups`; T) → the loss of each image, (n,): the
-    mean over its pixels of what the module says. Values of 0 and pixels of group 0 do not count; the latter repel."""
+    mean over its pixels of the cross-entropy above. Values of 0 and pixels of group 0 do not count; the latter
+    repel."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, group: Tensor, groups: int, temperature: float) -> Tensor:
@@ -65,7 +66,7 @@ def _within_budget(features: Tensor) -> Iterator[slice]:
 def _losses(
     features: Tensor, group: Tensor, groups: int, temperature: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """The loss of each image, (n,), and its gradient (n, S, C), empty unless asked for."""
+    """The loss of each image, (n,), and its gradient (n, S, C), which is empty without `with_gradient`."""
     triangle = _Triangle(features, temperature)
     total, mean = triangle.sums(), _mean_of_group(features, group, groups)  # (n, S), (n, S, C)
     counts = group > 0
@@ -83,7 +84,7 @@ def _mean_of_group(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """For each row of `values` (n, S, C) the mean of the rows of its image that share its `group` (n, S)."""
     images = len(values)
     first = torch.arange(0, images * groups, groups, device=group.device)
-    row = (group + first[:, None]).flatten()  # groups of all images, counted through
+    row = (group + first[:, None]).flatten()  # groups are numbered consecutively over all images
     total = values.new_zeros(images * groups, values.shape[2]).index_add_(0, row, values.flatten(0, 1))
     count = values.new_zeros(images * groups).index_add_(0, row, values.new_ones(len(row)))
     return (total / count.clamp(min=1)[:, None])[row].view_as(values)
@@ -102,7 +103,7 @@ class _Triangle:
             self.blocks.append((start, stop, product(features[:, start:], scaled[:, start:stop]).exp_()))
 
     def sums(self) -> Tensor:
-        """Those of the rows of the whole matrix, (n, S)."""
+        """The sums of the rows of the whole matrix, (n, S)."""
         total = self.features.new_zeros(self.features.shape[:2])
         for start, stop, block in self.blocks:
             total[:, start:stop].add_(block.sum(1))
@@ -111,7 +112,7 @@ class _Triangle:
         return total
 
     def gradient(self, ratio: Tensor) -> Tensor:
-        """Σ_j E_kj (r_k + r_j) f_j, (n, S, C), for r (n, S). Uses up the blocks."""
+        """Σ_j E_kj (r_k + r_j) f_j, (n, S, C), for r (n, S). Consumes the blocks."""
         features, result = self.features, torch.zeros_like(self.features)
         while self.blocks:
             start, stop, block = self.blocks.pop()

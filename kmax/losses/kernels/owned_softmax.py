@@ -1,4 +1,4 @@
-"""What the mask losses need of the softmax over queries, with one closed-form gradient.
+"""The terms of the mask losses that depend on the softmax over queries, with one closed-form gradient.
 
 With p the softmax over queries of the logits x, o(j) the owner of pixel j, and everything restricted to pixels with an
 owner:
@@ -9,7 +9,7 @@ With γ, ι, α the incoming gradients of c, I and A,
 
     ∂L/∂x_nj = p_nj (γ_j + α_n − Σ_m p_mj α_m − p_oj ι_o) − [n = o(j)] (γ_j − p_oj ι_o).
 
-Only the normalizer of the softmax is kept between the passes: to exponentiate again costs less than to store (B, N, P).
+Only the normalizer of the softmax is kept between the passes: exponentiating again costs less than storing (B, N, P).
 
 Letters: B batch, N queries, P = h·w pixels, s pixels of a strip.
 """

@@ -1,8 +1,8 @@
-"""Products of matrices as a CPU computes them fastest: as 1×1 convolutions.
+"""Matrix products in their fastest form on a CPU: as 1×1 convolutions.
 
-oneDNN, which computes convolutions, uses the widest vectors of every make of CPU; MKL's products do not (on AMD they
-take twice the time). A dilation, which means nothing to 1×1, keeps PyTorch from handing them to MKL where there is one
-thread only. Elsewhere than on a CPU, and in other precisions than float32, these are ordinary batched products.
+oneDNN, which computes convolutions, uses the widest vectors of every brand of CPU; MKL's products do not (on AMD they
+take twice the time). With a single thread PyTorch would pass these convolutions to MKL; a dilation, which has no effect
+on 1×1 kernels, prevents that. On other devices and in other precisions than float32, these are batched products.
 
 Letters: n images, r and c rows, k and m columns.
 """
@@ -36,5 +36,5 @@ def _by_convolution(a: Tensor) -> bool:
 
 
 def _pixels(a: Tensor) -> Tensor:
-    """Rows as the pixels of an image, (r, k) → (1, k, r, 1); nothing is copied."""
+    """View rows as the pixels of an image, (r, k) → (1, k, r, 1), without a copy."""
     return a.contiguous().view(1, len(a), 1, -1).permute(0, 3, 1, 2)

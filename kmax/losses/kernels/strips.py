@@ -1,4 +1,4 @@
-"""The softmax over queries strip by strip: no second (B, N, P) is ever made.
+"""The softmax over queries, strip by strip: no second tensor (B, N, P) is ever allocated.
 
 Letters: B batch, N queries, P = h·w pixels, s pixels of a strip, M segments.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kmax.numerics import at_least_float32
 
-# On a CPU four megabytes of float32, which two cores' second-level caches hold. Smaller strips are no faster, and each
-# operation on a strip is a parallel region, at whose end threads wait for each other.
+# On a CPU: four megabytes of float32, which fit the second-level caches of two cores. Smaller strips are no faster, and
+# each operation on a strip is a parallel region, at whose end threads wait for each other.
 _STRIP_ELEMENTS = {"cpu": 2**20}
-_LARGE_STRIP_ELEMENTS = 2**26  # elsewhere few large kernels are faster than many small ones
+_LARGE_STRIP_ELEMENTS = 2**26  # on other devices few large kernels are faster than many small ones
 
 
 def strips(logits: Tensor) -> Iterator[slice]:
@@ -31,7 +31,7 @@ def exponentials(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor
     """The softmax over queries of `logits` (B, N, P), unnormalized, one strip of s pixels after the other.
 
     Yields the strip's slice, `exp(logits − top)` (B, N, s), the largest logit `top` (B, 1, s), and the sum of the
-    exponentials over the queries (B, 1, s): their quotient is the softmax.
+    exponentials over the queries (B, 1, s). Exponentials divided by their sum are the softmax.
     """
     for pixels in strips(logits):
         strip = at_least_float32(logits[:, :, pixels])

@@ -111,7 +111,7 @@ def test_cvat_masks(truths: list[Truth], tmp_path: Path) -> None:
     assert_equal(prepared(tmp_path / "in", tmp_path), truths, things_on_background)
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "color"])
+@pytest.mark.parametrize("kind", ["gray", "palette", "color"])
 def test_semantic_maps_are_stuff(kind: str, truths: list[Truth], tmp_path: Path) -> None:
     foreign.semantic(tmp_path / "in", truths, kind)
 
