@@ -104,7 +104,7 @@ def test_a_png_that_holds_no_colors_is_named(tmp_path: Path, mode: str, kind: st
     if mode == "P":
         picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
     picture.save(tmp_path / "png/a.png")
-    with pytest.raises(ValueError, match=rf"a\.png is {kind}.*write the ids as RGB, or convert .*prepare_own") as caught:
+    with pytest.raises(ValueError, match=rf"a\.png is {kind}.*write the ids as RGB, or convert .*_own") as caught:
         read(tmp_path)[0]
     assert "release" not in str(caught.value)
 
