@@ -95,3 +95,10 @@ def test_a_folder_of_runs_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, key
         f"{key}=/home/somebody/runs/a",
         "name=~x",
     ]
+
+
+def test_home_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = options("dataset.root='~/coco'", "init_from='~/best.ckpt'", "resume='~/last.ckpt'")
+    assert (found.dataset.root, found.init_from) == ("/home/somebody/coco", "/home/somebody/best.ckpt")
+    assert found.resume == "/home/somebody/last.ckpt"
