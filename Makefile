@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test-fast test test-all check docs format clean
+.PHONY: demo test-fast test check docs format clean
 
 # The environment is built once, and again only when pyproject.toml has changed or other EXTRAS are asked for.
 $(INSTALLED): pyproject.toml
@@ -23,11 +23,8 @@ demo: $(INSTALLED)  ## train on the built-in shapes, then print PQ and draw pict
 test-fast: $(INSTALLED)  ## the tests to run while working: under a minute, no network, one process
 	$(PYTEST) -m "not long and not slow"
 
-test: $(INSTALLED)  ## a few minutes; what needs another extra is skipped (EXTRAS=dev,tf,… installs it)
-	$(PYTEST) -m "not slow"
-
-test-all: $(INSTALLED)  ## everything, as in CI
-	$(PYTEST)
+test: $(INSTALLED)  ## a few minutes; ALL=1 runs the slow ones too; what needs another extra is skipped (EXTRAS=dev,tf,…)
+	$(PYTEST) $(if $(ALL),,-m "not slow")
 
 check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
