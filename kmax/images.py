@@ -145,6 +145,21 @@ def is_turned(content: bytes) -> bool:
         return False
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KINDS = {0: "a grayscale PNG", 3: "a palette PNG", 4: "a grayscale PNG"}  # by the header's color type
+
+
+def why_no_ids(content: bytes) -> str | None:
+    """What a file is whose colors (R, G, B) can hardly have been written as segment ids, by its header; None for a PNG
+    of 8-bit RGB. For messages about ids that fit nothing: a palette may spell ids, too."""
+    if not content.startswith(_PNG):
+        return "no PNG, and lossy formats change the ids"
+    depth, color_type = content[24], content[25]
+    if color_type in _PNG_KINDS:
+        return f"{_PNG_KINDS[color_type]}, not one of RGB"
+    return None if depth == 8 else f"a PNG of {depth} bits, not of 8"
+
+
 def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
     """An image (h, w, 3) within (H, W, 3), at the top left or below and right by `offset`, and the mask (H, W) of its
     pixels."""

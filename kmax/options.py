@@ -6,6 +6,7 @@ these declarations, and a value out of its range is refused while the dataclass 
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,16 +83,22 @@ def _check_value(declared: Field[object], whole: object, value: object) -> None:
     limits = declared.metadata
     wanted = ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if limits.get("at_least") is not None and not value >= limits["at_least"]:
-            wanted = f"at least {limits['at_least']:g}"
+        if not math.isfinite(value):
+            wanted = "a finite number"
+        elif limits.get("at_least") is not None and not value >= limits["at_least"]:
+            wanted = f"at least {_number(limits['at_least'])}"
         elif limits.get("above") is not None and not value > limits["above"]:
-            wanted = f"greater than {limits['above']:g}"
+            wanted = f"greater than {_number(limits['above'])}"
         elif limits.get("at_most") is not None and not value <= limits["at_most"]:
-            wanted = f"at most {limits['at_most']:g}"
+            wanted = f"at most {_number(limits['at_most'])}"
     elif isinstance(value, str) and limits.get("choices") and value not in limits["choices"]:
         wanted = f"{'some' if whole is not value else 'one'} of {', '.join(limits['choices'])}"
     if wanted:
         raise OptionError(f"{declared.name}={_shown(whole)} must be {wanted}.")
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def _shown(value: object) -> str:
@@ -221,7 +228,7 @@ def _range_in_words(limits: Mapping[str, Any]) -> str:
     if limits.get("choices"):
         return ", ".join(limits["choices"])
     words = [
-        f"{sign} {limits[name]:g}"
+        f"{sign} {_number(limits[name])}"
         for name, sign in (("at_least", "≥"), ("above", ">"), ("at_most", "≤"))
         if limits.get(name) is not None
     ]

@@ -21,6 +21,7 @@ from kmax.data import ShapesDataset
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.evaluation import StridedSampler
 from kmax.data.options import DatasetOptions
+from kmax.metrics import Report
 
 LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
 OPTIONS = tuple(f"inference.{option}" for option in LOOSE)
@@ -137,3 +138,15 @@ def test_more_devices_than_images_are_refused() -> None:
     assert [list(StridedSampler(7, rank, 2)) for rank in (0, 1)] == [[0, 2, 4, 6], [1, 3, 5]]
     with pytest.raises(ValueError, match=r"3 image\(s\) cannot be shared by 4 devices: set strategy\.devices=3"):
         StridedSampler(3, 0, 4)
+
+
+@pytest.mark.parametrize("name", ["cat [/x]", "[red]", "道路", "a\x1b[2Jb"])
+def test_names_of_classes_are_printed_as_they_are(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    values = {"pq": 1.0, "sq": 2.0, "rq": 3.0, "tp": 1, "fp": 0, "fn": 0}
+    report = Report(all=values, things=values, stuff=values, per_class=[{"name": name, **values}])
+    evaluate.print_table(report)
+    assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out
+    evaluate.save(report, tmp_path, {})
+    assert json.loads((tmp_path / "metrics.json").read_text())["per_class"][0]["name"] == name

@@ -65,20 +65,6 @@ def test_nodes_meet_at_an_address(launcher: str, tmp_path: Path) -> None:
     assert "effective batch 4 = 2 devices × 2 per device" in finish(nodes, tmp_path)
 
 
-@pytest.mark.slow
-def test_torchrun_restarts_and_the_run_goes_on(tmp_path: Path) -> None:
-    """A process is killed; the agents start all processes again, and these go on from the last checkpoint."""
-    torchrun = (
-        sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=job1", "--max-restarts=3", "--local-addr=127.0.0.1",
-    )  # fmt: skip
-    crash = f"+callbacks.crash={{_target_: crash.CrashOnce, step: 5, file: '{tmp_path}/crashed'}}"
-    nodes = [start(torchrun, tmp_path, node, [crash]) for node in range(2)]
-    output = finish(nodes, tmp_path)
-    assert (tmp_path / "crashed").exists()
-    assert f"Going on from {tmp_path}/checkpoints/last.ckpt" in output
-
-
 def test_ranks_and_restarts_share_a_folder() -> None:
     assert run_id({"SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "x"}) == "slurm-7"
     assert run_id({"TORCHELASTIC_RUN_ID": "some/job 1", "WORLD_SIZE": "2"}) == "torchrun-some_job_1"

@@ -17,6 +17,8 @@ def plan_of(strategy: StrategyOptions, batch_size: int) -> BatchPlan:
     Raises:
         ValueError: it cannot be; the message names the keys to change.
     """
+    if batch_size < 1:
+        raise ValueError(f"dataset.batch_size={batch_size} must be at least 1.")
     try:
         return batch_plan(strategy, batch_size)
     except BatchError as error:
@@ -89,11 +91,13 @@ def check_crop(options: TrainOptions) -> None:
             f"A crop of {height}×{width} has {cells} pixels at stride {dataset.target_stride}, so none has more than "
             f"loss.samples={samples} labeled ones: lower loss.samples."
         )
-    per_device = plan_of(options.strategy, dataset.batch_size).batch_size_per_device
-    if max(height, width) <= 32 and per_device == 1:
+    plan = plan_of(options.strategy, dataset.batch_size)
+    if max(height, width) <= 32 and plan.batch_size_per_device == 1:
+        two = 2 * plan.total_devices  # the smallest batch with two images on each device
+        batch = "" if dataset.batch_size % two == 0 else f"dataset.batch_size={two} with "
         raise ValueError(
             f"dataset.size=[{height},{width}] leaves one cell at stride 32, and batch norm needs two values: choose a "
-            "larger size, e.g. [65,65], or strategy.batch_size_per_device=2."
+            f"larger size, e.g. [65,65], or {batch}strategy.batch_size_per_device=2."
         )
 
 

@@ -28,6 +28,12 @@ class JobError(Exception):
     """A job of a sweep that failed for a reason that its message gives; the other jobs go on."""
 
 
+def _mistakes() -> tuple[type[Exception], ...]:
+    """The errors that stand for a user's mistake: ours, and Lightning's where it has been imported."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (ValueError, FileNotFoundError, *([lightning.MisconfigurationException] if lightning else []))
+
+
 def run_or_explain(function: Callable[[C], T], config: C) -> T:
     """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
 
@@ -44,7 +50,7 @@ def run_or_explain(function: Callable[[C], T], config: C) -> T:
     with run_folder(), quiet_libraries():
         try:
             return function(config)
-        except (ValueError, FileNotFoundError) as error:
+        except _mistakes() as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             sentence = sentence_of(error)

@@ -68,7 +68,7 @@ class TrainOptions(Options):
     logger: Plain = option({}, "loggers by name, each with its _target_")
     plan: PlanOptions = section(PlanOptions, "what follows from hardware and recipe")
     name: str = option("kmax", "of the run: its folder is runs/NAME/…")
-    seed: int = option(1, "of initialization, order and augmentation", at_least=0)
+    seed: int = option(1, "of initialization, order and augmentation", at_least=0, at_most=2**32 - 1)
     init_from: str | None = option(None, "start from the weights of this checkpoint")
     resume: str | None = option("auto", "auto: go on where the run's folder stands; never; or a checkpoint")
     metric: str = option("val/pq", "what best.ckpt and sweeps go by")

@@ -17,7 +17,7 @@ from kmax.data.index import Index, load_index
 from kmax.data.layouts import SplitFiles, ade20k, cityscapes, files_at
 from kmax.data.segment_maps import positions, present
 from kmax.data.storage import Folder
-from kmax.images import UnreadableImageError, is_turned, read_image
+from kmax.images import UnreadableImageError, is_turned, read_image, why_no_ids
 from kmax.structures import Sample, Segment
 
 
@@ -35,6 +35,9 @@ def read_segment_map(folder: Folder, name: str) -> np.ndarray:
     if pixels is None:
         raise UnreadableImageError(f"The PNG {folder.where(name)} is damaged: prepare or unpack it again.")
     return (cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA).view("<u4")[..., 0] & 0xFFFFFF).view(np.int32)
+
+
+CONVERT = "write the ids as RGB, or convert maps of classes or instances with scripts/prepare_own.py"
 
 
 class PanopticDataset(Protocol):
@@ -111,8 +114,8 @@ class CocoPanoptic:
                 f"{image.shape[1]}×{image.shape[0]}: {remedy}."
             )
         segments = self._segments(index)
-        if not self._checked[index]:  # once per process: the files do not change
-            _check(segment_map, segments, where, self.files.annotation_file)
+        if not self._checked[index]:  # once per process: the files stay as they are
+            _check(segment_map, segments, self.files, annotation_name)
             self._checked[index] = True
         return Sample(image, segment_map, segments, image_id, image_name)
 
@@ -173,18 +176,21 @@ class ADE20KPanoptic(CocoPanoptic):
         self._read_index(ade20k(root, split), categories or load_categories("ade20k"), subset)
 
 
-def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], png: str, annotation_file: Path) -> None:
+def _check(segment_map: np.ndarray, segments: tuple[Segment, ...], files: SplitFiles, name: str) -> None:
+    """Whether the PNG `name` has the segments of the JSON, and no others."""
     position = positions(segment_map, [segment.id for segment in segments])
-    if (
-        np.count_nonzero(position) == np.count_nonzero(segment_map)
-        and len({0, *present(position)}) == len(segments) + 1
-    ):
+    found = len({0, *present(position)}) - 1
+    if np.count_nonzero(position) == np.count_nonzero(segment_map) and found == len(segments):
         return
     in_png = set(np.unique(segment_map).tolist()) - {0}
     in_json = {segment.id for segment in segments}
     if in_png != in_json:
+        png, annotation_file = files.maps.where(name), str(files.annotation_file)
+        reason = why_no_ids(files.maps.read(name))
+        remedy = f"{Path(png).name} is {reason}, where id = R + 256·G + 65536·B: {CONVERT}" if reason else ""
         odd = min(in_png ^ in_json)
         where, other = (png, annotation_file) if odd in in_png else (annotation_file, png)
         raise ValueError(
-            f"Segment {odd} of {Path(png).name} is in {where} but not in {other}: get both from one release."
+            f"Segment {odd} of {Path(png).name} is in {where} but not in {other}: "
+            f"{remedy or 'get both from one release'}."
         )

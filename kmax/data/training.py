@@ -51,15 +51,17 @@ class TrainingSet(Dataset[TrainingItem]):
         """Image (H, W, 3), its valid mask (H, W) and the target.
 
         Raises:
-            ValueError: no draw has enough labeled pixels.
+            ValueError: no draw is good enough; the message says why.
         """
         epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
-        options = self.options
+        unreadable: UnreadableImageError | None = None
+        most = 0  # labeled pixels of a draw; 0 also where no image could be read
         for _ in range(MAX_TRIES):
             try:
                 canvas = self._draw(index, rng)
             except UnreadableImageError as error:
+                unreadable = error
                 self.skipped += 1
                 warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
             else:
@@ -67,10 +69,22 @@ class TrainingSet(Dataset[TrainingItem]):
                 labeled = int((target.segment_map != VOID).sum())
                 if len(target.labels) and labeled > self.min_labeled_pixels:
                     return canvas.sample.image, canvas.valid, target
+                most = max(most, labeled)
             index = int(rng.integers(len(self.dataset)))
-        raise ValueError(
-            f"None of {MAX_TRIES} draws had more than {self.min_labeled_pixels} labeled pixels at stride "
-            f"{options.target_stride}: lower loss.samples or raise dataset.scale."
+        raise ValueError(self._why_no_draw(most, unreadable))
+
+    def _why_no_draw(self, most: int, unreadable: UnreadableImageError | None) -> str:
+        """A sentence on `MAX_TRIES` draws, the best of which had `most` labeled pixels."""
+        if most:
+            return (
+                f"None of {MAX_TRIES} draws had more than {self.min_labeled_pixels} labeled pixels at stride "
+                f"{self.options.target_stride}, the best had {most}: lower loss.samples or raise dataset.scale."
+            )
+        if unreadable is not None:
+            return f"{MAX_TRIES} draws in a row found no image to train on, and the last error was: {unreadable}"
+        return (
+            f"None of {MAX_TRIES} draws had a labeled pixel: the segmentation of these images is empty or has nothing "
+            "but crowds; check dataset.train and the annotations that it names."
         )
 
     def _target(self, sample: Sample) -> Target:

@@ -89,10 +89,8 @@ class Predictor:
         self.network: RunnableNetwork = network or self.model
         self.categories: Categories = trained.categories
         self.num_queries = trained.options.model.num_queries
-        self.size = size or trained.options.dataset.size
+        self.size = _input_size(size, trained)
         self.inference = inference or trained.inference
-        if min(self.size) < 32:
-            raise ValueError(f"The input size {self.size[0]}×{self.size[1]} is too small: give at least 32×32.")
 
     @classmethod
     def from_checkpoint(
@@ -117,7 +115,7 @@ class Predictor:
         """
         chosen = _device(device)
         trained = load_trained(path)
-        network = prepare(trained.model, size or trained.options.dataset.size, chosen, runtime, precision)
+        network = prepare(trained.model, _input_size(size, trained), chosen, runtime, precision)
         return cls(trained, size, chosen, _laid_over(trained.inference, thresholds), network)
 
     @classmethod
@@ -267,6 +265,14 @@ def _laid_over(base: InferenceOptions, over: Thresholds | Mapping[str, object] |
         return over or base
     changes = to_plain(over) if isinstance(over, Thresholds) else over
     return build_options(InferenceOptions, {**to_plain(base), **changes}, "inference.")
+
+
+def _input_size(size: object, trained: TrainedModel) -> tuple[int, int]:
+    chosen = trained.options.dataset.size if size is None else size
+    match chosen:
+        case [int(height), int(width)] if min(height, width) >= 32:
+            return height, width
+    raise ValueError(f"size={chosen} must be height and width of the input, at least 32 each, e.g. size=(641, 641).")
 
 
 def _device(device: str | torch.device | None) -> torch.device:

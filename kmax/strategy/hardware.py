@@ -21,6 +21,11 @@ def check_hardware(strategy: StrategyOptions) -> None:
     Raises:
         OptionError: no GPU where one is asked for, or one that PyTorch was not built for; float16 on a CPU.
     """
+    if strategy.accelerator == "mps" and not torch.backends.mps.is_available():
+        raise OptionError(
+            "accelerator=mps, but there is no Apple GPU that torch can use: choose strategy=auto, which takes what is "
+            "there, or strategy=cpu."
+        )
     if strategy.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         raise OptionError(
             f"accelerator={strategy.accelerator}, but torch sees no GPU: choose strategy=cpu, or look at the driver "

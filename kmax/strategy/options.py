@@ -47,6 +47,6 @@ def check_devices(devices: Any) -> None:
         OptionError: neither a positive number, −1, "auto", nor a list of indices.
     """
     number = str(devices).lstrip("+")
-    listed = isinstance(devices, (list, tuple)) and devices and all(isinstance(d, int) and d >= 0 for d in devices)
+    listed = isinstance(devices, (list, tuple)) and devices and all(type(d) is int and d >= 0 for d in devices)
     if not listed and number not in ("-1", "auto") and not (number.isdigit() and int(number) >= 1):
         raise OptionError(f"devices={devices} must be at least 1, −1 or auto for all, or a list such as [0,2].")

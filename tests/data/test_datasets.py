@@ -93,6 +93,29 @@ def test_ids_that_disagree_are_named(tmp_path: Path) -> None:
         read(tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "a grayscale PNG, not one of RGB"), ("P", "a palette PNG"), ("I;16", "a grayscale PNG")]
+)
+def test_a_png_that_holds_no_colors_is_named(tmp_path: Path, mode: str, kind: str) -> None:
+    write(tmp_path, (1, 2))
+    ids = np.full((20, 30), 1, np.uint16)
+    ids[:, 15:] = 2
+    picture = Image.fromarray(ids if mode == "I;16" else ids.astype(np.uint8))
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+    picture.save(tmp_path / "png/a.png")
+    with pytest.raises(ValueError, match=rf"a\.png is {kind}.*write the ids as RGB, or convert .*_own") as caught:
+        read(tmp_path)[0]
+    assert "release" not in str(caught.value)
+
+
+def test_a_palette_may_spell_ids(tmp_path: Path) -> None:
+    write(tmp_path)
+    expected = read(tmp_path)[0].segment_map
+    Image.open(tmp_path / "png/a.png").quantize(2).save(tmp_path / "png/a.png")
+    assert np.array_equal(read(tmp_path)[0].segment_map, expected)
+
+
 def test_half_a_json_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     path = tmp_path / "a.json"

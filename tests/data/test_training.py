@@ -61,9 +61,42 @@ def test_draws_have_enough_labeled_pixels() -> None:
         assert set(target.segment_map.unique().tolist()) - {-1} == set(range(len(target.labels)))
 
 
-def test_a_hopeless_scale_is_refused() -> None:
-    with pytest.raises(ValueError, match="None of 50 draws"):
-        TrainingSet(ShapesDataset(3), DatasetOptions(size=(65, 65), scale=(0.1, 0.1)), 0, 200)[0, 0]
+class Unlabeled(ShapesDataset):
+    """Images whose annotations are empty, or crowds."""
+
+    crowds = False
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        if self.crowds:
+            return replace(sample, segments=tuple(replace(segment, crowd=True) for segment in sample.segments))
+        return replace(sample, segments=(), segment_map=np.zeros_like(sample.segment_map))
+
+
+class Crowds(Unlabeled):
+    crowds = True
+
+
+class Unreadable(ShapesDataset):
+    def __getitem__(self, index: int) -> Sample:
+        raise UnreadableImageError("The image 0.jpg is damaged: unpack it again.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "sentence"),
+    [
+        (ShapesDataset, 0.1, r"more than 200 labeled pixels at stride 4, the best had \d+: lower loss\.samples"),
+        (Unlabeled, 1.0, "a labeled pixel: the segmentation of these images is empty or has nothing but crowds"),
+        (Crowds, 1.0, "a labeled pixel: the segmentation of these images is empty or has nothing but crowds"),
+        (Unreadable, 1.0, r"found no image to train on, .*: The image 0\.jpg is damaged: unpack it again\.$"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The image 0.jpg is damaged")
+def test_hopeless_data_is_refused_with_its_cause(kind: type[ShapesDataset], scale: float, sentence: str) -> None:
+    options = DatasetOptions(size=(65, 65), scale=(scale, scale), copy_paste=False, color_jitter=False)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        TrainingSet(kind(3), options, 0, 200)[0, 0]
+    assert ("loss.samples" in str(caught.value)) == (kind is ShapesDataset)
 
 
 class Damaged(ShapesDataset):

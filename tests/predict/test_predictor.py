@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,5 +120,11 @@ def test_mistakes_are_named(predictor: Predictor, tiny_checkpoint: Path, tmp_pat
         predictor.batch([image], ["masks"])
     with pytest.raises(ValueError, match="device=gpu cannot be used"):
         Predictor.from_checkpoint(tiny_checkpoint, device="gpu")
-    with pytest.raises(ValueError, match=r"must be at least 32|too small"):
-        Predictor.from_checkpoint(tiny_checkpoint, device="cpu", size=(16, 64))
+
+
+@pytest.mark.parametrize("size", [(64,), (16, 64), (64, 64, 3), 64, "64", (64.0, 64.0), ()])
+def test_a_size_is_height_and_width(tiny_checkpoint: Path, size: object) -> None:
+    for make in (Predictor, Predictor.from_checkpoint):
+        first = load_trained(tiny_checkpoint) if make is Predictor else tiny_checkpoint
+        with pytest.raises(ValueError, match=rf"^size={re.escape(str(size))} must be height and width of the input"):
+            make(first, size=size)

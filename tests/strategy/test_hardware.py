@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kmax.strategy.hardware import check_architectures, has_code_for
+from kmax.strategy.hardware import check_architectures, check_hardware, has_code_for
+from kmax.strategy.options import StrategyOptions
 
 WHEEL = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 
@@ -38,3 +39,27 @@ def test_a_card_that_torch_was_not_built_for_is_named(monkeypatch: pytest.Monkey
         check_architectures()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     check_architectures()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "precision", "sentence"),
+    [
+        ("mps", "32-true", "^accelerator=mps, but there is no Apple GPU .*strategy=cpu"),
+        ("cuda", "32-true", "^accelerator=cuda, but torch sees no GPU: choose strategy=cpu"),
+        ("gpu", "16-mixed", "^accelerator=gpu, but torch sees no GPU"),
+        ("cpu", "16-mixed", "^precision=16-mixed needs a GPU: choose bf16-mixed or 32-true"),
+        ("auto", "16-mixed", "^precision=16-mixed needs a GPU"),
+    ],
+)
+def test_what_this_machine_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, precision: str, sentence: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=sentence):
+        check_hardware(StrategyOptions(accelerator=accelerator, precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_a_cpu_takes_what_it_can_compute(precision: str) -> None:
+    check_hardware(StrategyOptions(accelerator="cpu", precision=precision))

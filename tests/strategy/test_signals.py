@@ -5,27 +5,57 @@ from __future__ import annotations
 import os
 import signal
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kmax.strategy.signals import StopSignals, job_id, requeue
+from kmax.strategy.signals import CTRL_C, NAMES, StopSignals, job_id, requeue
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])
-def test_a_signal_only_sets_a_flag(name: str) -> None:
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What handled the signals before does so again afterwards."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in (*NAMES, CTRL_C)}
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_signal_only_sets_a_flag(name: str, handlers: None) -> None:
     signals = StopSignals()
-    try:
-        signals.listen()
-        assert signals.received is None
-        os.kill(os.getpid(), number)
-        assert signals.received == name
-    finally:
-        for other in ("SIGUSR1", "SIGUSR2", "SIGTERM"):
-            signal.signal(getattr(signal, other), signal.SIG_DFL)
-        signal.signal(number, before)
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signals.listen()
+    assert signals.received is None
+    os.kill(os.getpid(), getattr(signal, name))
+    assert signals.received == name
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(handlers: None) -> None:
+    signals = StopSignals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals.listen()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert signals.received is None
+
+
+def test_a_second_ctrl_c_is_the_system_s(handlers: None, capfd: pytest.CaptureFixture[str]) -> None:
+    signals = StopSignals()
+    signals.listen_to_ctrl_c()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signals.received == "SIGINT"
+    assert "once more ends it at once, unsaved" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL, "another one ends the process"
+
+
+def test_ctrl_c_is_handed_back(handlers: None) -> None:
+    signals = StopSignals()
+    signals.listen_to_ctrl_c()
+    signals.leave_ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signals.received is None
 
 
 def test_the_job_of_an_array_is_its_task() -> None:

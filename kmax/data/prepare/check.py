@@ -16,7 +16,7 @@ from kmax.data.panoptic_json import check_panoptic
 from kmax.data.prepare.pool import parallel
 from kmax.data.storage import Folder
 from kmax.files import Json
-from kmax.images import UnreadableImageError, is_turned, read_image
+from kmax.images import UnreadableImageError, is_turned, read_image, why_no_ids
 
 SUBSET = "get the missing files, or pass --subset if you mean to use a part"
 
@@ -140,6 +140,10 @@ class _CheckImage:
         in_json = {segment["id"]: segment.get("area") for segment in annotation["segments_info"]}
         in_json.pop(0, None)
         json_file = str(self.files.annotation_file)
+        reason = why_no_ids(self.files.maps.read(annotation["file_name"])) if in_png.keys() != in_json.keys() else None
+        if reason:
+            yield Finding(where, f"is {reason}, and its colors are no segments of {json_file}", self._again(where))
+            return
         for id_ in in_png.keys() - in_json.keys():
             yield Finding(where, f"segment {id_} is not in {json_file}", self._again(where))
         for id_ in in_json.keys() - in_png.keys():

@@ -136,6 +136,18 @@ def test_a_painted_pixel_is_found(root: Path) -> None:
     assert any("segment 197121 is not in" in str(finding) for finding in look(root))
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("L", "a grayscale PNG"), ("P", "a palette PNG")])
+def test_a_png_that_holds_no_colors_is_found_once(root: Path, mode: str, kind: str) -> None:
+    classes = Image.fromarray(np.array(Image.open(root / PNG))[..., 0])
+    if mode == "P":
+        classes.putpalette([n * 37 % 256 for n in range(3, 771)])
+    classes.save(root / PNG)
+    findings = [finding for finding in look(root) if "area" not in finding.problem]
+    assert [finding.problem.partition(",")[0] for finding in findings] == [f"is {kind}"]
+    assert findings[0].file == str(root / PNG)
+    assert "make it again" in findings[0].remedy
+
+
 def test_an_empty_image_is_only_noted(root: Path) -> None:
     repaint(root, lambda rgb: rgb.fill(0))
     content = json.loads((root / JSON).read_text())
