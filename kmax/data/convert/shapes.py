@@ -45,9 +45,12 @@ def ellipse(center: Sequence[float], radii: Sequence[float], size: Size, degrees
     """An ellipse with horizontal and vertical radius, turned clockwise by `degrees`."""
     angle = np.linspace(0, 2 * np.pi, CORNERS_OF_A_CIRCLE, endpoint=False)
     x, y = radii[0] * np.cos(angle), radii[1] * np.sin(angle)
-    angle = math.radians(degrees)
+    rotation = math.radians(degrees)
     points = np.stack(
-        [center[0] + x * math.cos(angle) - y * math.sin(angle), center[1] + x * math.sin(angle) + y * math.cos(angle)],
+        [
+            center[0] + x * math.cos(rotation) - y * math.sin(rotation),
+            center[1] + x * math.sin(rotation) + y * math.cos(rotation),
+        ],
         1,
     )
     return polygons([points.ravel().tolist()], size)
