@@ -2,6 +2,7 @@
 
     python scripts/memory_table.py                                  # all published experiments, as Markdown
     python scripts/memory_table.py coco_resnet50 --crops 641x641 1025x1025
+    python scripts/memory_table.py experiment=finetune dataset.root=mydata    # does a run fit 8, 12, 16, 24 GB?
 
 No GPU is needed: the forward pass runs under fp16 autocast on fake tensors, which have shapes and no data, while what
 autograd keeps for the backward pass is added up and FLOPs are counted. The losses run on random predictions.
@@ -39,6 +40,8 @@ EXPERIMENTS = (
     *(f"coco_{name}" for name in ("resnet50", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large")),
     *(f"cityscapes_{name}" for name in ("resnet50", "convnext_large")),
 )
+CARDS = (8, 12, 16, 24)
+"""Gigabytes of usual GPUs."""
 GIB = 2**30
 BYTES_PER_PARAMETER = 22
 OVERHEAD = 1.5 * GIB
@@ -128,9 +131,9 @@ def loss_bytes(options: TrainOptions, output: Output, classes: int) -> int:
     return kept.bytes
 
 
-def experiment_options(name: str) -> TrainOptions:
+def experiment_options(name: str | None, *overrides: str) -> TrainOptions:
     """The options of an experiment, without those that need a running job."""
-    config = compose_config(name)
+    config = compose_config(name, *overrides)
     del config.callbacks, config.logger
     return run_options(config)
 
@@ -162,6 +165,29 @@ def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -
     return lines
 
 
+def run_rows(overrides: Sequence[str]) -> list[str]:
+    """The Markdown table of one run: what it takes as it is, and with each of the options that save most."""
+    options = experiment_options(None, *overrides)
+    frozen = replace(options, backbone=replace(options.backbone, freeze="all"))
+    height, width = options.dataset.size
+    lines = [
+        f"Training with crops of {height}×{width}, a batch of {options.dataset.batch_size}; where fewer images fit,"
+        " set strategy.batch_size_per_device.",
+        "",
+        f"| {options.name} | per image | images on {' · '.join(map(str, CARDS))} GB |",
+        "| --- " * 3 + "|",
+    ]
+    for title, chosen in (
+        ("as it is", options),
+        ("`backbone.checkpointing=true model.checkpointing=true`", recomputed(options)),
+        ("`backbone.freeze=all`", frozen),
+    ):
+        cost = measure(chosen, options.dataset.size)
+        fits = " · ".join(str(cost.images(memory * GIB)) for memory in CARDS)
+        lines.append(f"| {title} | {cost.kept / GIB:.2f} GiB | {fits} |")
+    return lines
+
+
 def hour_rows(names: Sequence[str]) -> list[str]:
     """The Markdown table of hours."""
     reference = _work(PUBLISHED[0])[0] / PUBLISHED[1]  # FLOPs per second of one V100
@@ -189,16 +215,21 @@ def _work(name: str) -> tuple[float, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", default=EXPERIMENTS, help="files of conf/experiment")
+    parser.add_argument(
+        "experiments", nargs="*", default=EXPERIMENTS, help="files of conf/experiment, or overrides as of train.py"
+    )
     parser.add_argument("--crops", nargs="+", help="HxW, e.g. 641x641 (default: 641x641 and the experiment's own)")
     options = parser.parse_args(arguments)
     try:
+        if overrides := [word for word in options.experiments if "=" in word]:
+            print("\n".join(run_rows(overrides)))
+            return
         crops = [tuple(map(int, crop.split("x"))) for crop in options.crops or []]
         print("\n".join(memory_rows(options.experiments, [(h, w) for h, w in crops])), end="\n\n", flush=True)
         if not crops:
             small = ("coco_resnet50_8gpu", "coco_resnet50_1gpu") if options.experiments is EXPERIMENTS else ()
             print("\n".join(hour_rows([*options.experiments, *small])))
-    except (ValueError, HydraException) as error:
+    except (ValueError, FileNotFoundError, HydraException) as error:
         sys.exit(f"error: {str(error).splitlines()[0]}")
 
 

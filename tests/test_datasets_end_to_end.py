@@ -15,7 +15,9 @@ import trees
 from conftest import ROOT
 from kmax.checkpoint.own import read_checkpoint
 from kmax.data.prepare import parse, run
+from small_run import SMALL_MODEL
 
+SMALL_NETWORK = tuple(word for word in SMALL_MODEL if word.startswith(("backbone.", "model.")))
 SMALL = (
     "debug=fast",
     "strategy=cpu",
@@ -98,7 +100,14 @@ def test_own_data_is_trained_on_and_fine_tuned(
     tmp_path: Path, command: Callable[..., None], tiny_checkpoint: Path, capsys: pytest.CaptureFixture
 ) -> None:
     root = trees.coco_format(tmp_path / "data")
-    options = (f"dataset.root={root}", f"init_from={tiny_checkpoint}", *SMALL, f"hydra.run.dir={tmp_path / 'run'}")
+    options = (
+        f"dataset.root={root}",
+        f"init_from={tiny_checkpoint}",
+        *SMALL_NETWORK,
+        "model.num_queries=16",
+        *SMALL,
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
     command("train.py", "experiment=null", "dataset=coco_format", *options)
     said = capsys.readouterr().out
     assert "initialized anew: model.transformer_decoder.layers.0.predictor.class_logits, " in said

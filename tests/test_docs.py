@@ -33,6 +33,6 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     for field in fields(ModelOptions):
         assert f"model.{field.name}" in options
     api = (tmp_path / "api/index.html").read_text()
-    assert "Panoptic segmentation of one image." in api  # a docstring, rendered
+    assert "Panoptic segmentation of one image" in api  # a docstring, rendered
     assert "images/kmeans_view.png" in (tmp_path / "concepts/index.html").read_text()
     assert not (tmp_path / "hooks.py").exists()

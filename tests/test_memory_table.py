@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,3 +45,18 @@ def test_memory_and_flops_follow_the_pixels() -> None:
 def test_an_unknown_experiment_is_named() -> None:
     with pytest.raises(SystemExit, match="no_such"):
         memory_table.main(["no_such"])
+
+
+def test_a_run_says_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [
+        "experiment=shapes",
+        "backbone.name=resnet10t",
+        "dataset.size=[129,129]",
+    ]
+    memory_table.main(small)
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    whole, recomputed, frozen = (float(row[2].removesuffix("GiB ")) for row in rows)
+    assert recomputed < whole
+    assert frozen < whole
+    with pytest.raises(SystemExit, match=r"There is no .*panoptic_train\.json: give the folder"):
+        memory_table.main(["experiment=finetune", f"dataset.root={tmp_path}"])

@@ -166,9 +166,9 @@ def read_options(kind: type[T], config: DictConfig) -> T:
     """
     try:
         missing = sorted(OmegaConf.missing_keys(config))
-    except InterpolationResolutionError:
-        _plan_of(config)  # the error of a batch that does not fit is one sentence already
-        raise
+    except InterpolationResolutionError as error:
+        sentence = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
+        raise ValueError(sentence) from error  # the message of a resolver, e.g. that a file is missing
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
     return build_options(kind, _plain(config))

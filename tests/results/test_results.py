@@ -85,7 +85,7 @@ def test_pycocotools_finds_the_area_of_the_mask(tmp_path: Path) -> None:
     """Not that of its box: 14 pixels in a box of 24."""
     mask = np.ones((4, 6), bool)
     mask[:2, :5] = False
-    instances = Instances(torch.from_numpy(mask)[None], torch.tensor([PERSON]), torch.tensor([0.5]))
+    instances = Instances.from_masks(torch.from_numpy(mask)[None], torch.tensor([PERSON]), torch.tensor([0.5]))
     (entry,) = instance_results(instances, 1, CATEGORIES)
     assert entry["area"] == 14
     (tmp_path / "instances.json").write_text(json.dumps([entry]))
@@ -151,7 +151,7 @@ def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path, mon
     folder = ResultFolder(tmp_path, Categories("own", classes), EVERYTHING, {"input": "Bäume"})
     segment_map = torch.ones(20, 30, dtype=torch.int32)
     panoptic = PanopticMap(segment_map, (Segment(1, 1, score=0.5),))
-    instances = Instances(segment_map[None] == 1, torch.tensor([1]), torch.tensor([0.5]))
+    instances = Instances.from_masks(segment_map[None] == 1, torch.tensor([1]), torch.tensor([0.5]))
     image = np.zeros((20, 30, 3), np.uint8)
     folder.record(folder.write("ü", "ü.jpg", image, panoptic, np.zeros((20, 30), int), instances))
     folder.assemble()

@@ -107,7 +107,7 @@ def test_mistakes_get_one_sentence(tiny_checkpoint: Path, photos: Path, tmp_path
         (("outputs=[masks]",), "outputs="),
         (("batch_size=0",), "batch_size=0"),
         (("inference.overlap=7",), "overlap=7"),
-        (("size=[8,8]",), "size=[8,8] must be at least 32"),
+        (("size=[8,8]",), r"size=\[8,8\] must be at least 32"),
     ):
         with pytest.raises(ValueError, match=sentence):
             call(tiny_checkpoint, photos, out, *overrides)
