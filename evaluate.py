@@ -46,12 +46,12 @@ ONLY_IN_FILES = ("boundary_sq", "boundary_rq", "boundary_tp", "boundary_fp", "bo
 
 
 def title(name: str) -> str:
-    """How a table calls a number."""
+    """The name of a number in a table."""
     return TITLES.get(name, name.upper() if "_" not in name else "AP " + name.removeprefix("ap_"))
 
 
 def cell(value: object) -> str:
-    """A number of a table: counts as they are, qualities with two digits, nothing as a dash."""
+    """A number in a table: counts as integers, qualities with two digits, missing values as a dash."""
     if value is None:
         return "–"
     return str(value) if isinstance(value, (int, str)) else f"{value:.2f}"
@@ -65,7 +65,7 @@ def print_table(report: Report) -> None:
         table.add_column(title(name), justify="right")
     for row in report.rows():
         table.add_row(Text(plain(row["name"])), *(cell(row[name]) if name in row else "" for name in columns))
-    needed = Console(width=1000).measure(table).maximum  # a narrow terminal wraps lines rather than lose numbers
+    needed = Console(width=1000).measure(table).maximum  # a narrow terminal wraps lines instead of losing numbers
     Console(width=max(Console().width, needed)).print(table)
     further = [f"{title(name)} {cell(report.all[name])}" for name in ONLY_OVERALL if name in report.all]
     if further:
@@ -73,7 +73,7 @@ def print_table(report: Report) -> None:
 
 
 def save(report: Report, folder: Path, about: Json) -> Path:
-    """Write metrics.json, with `about` on top, and metrics.csv; each appears whole or not at all."""
+    """Write metrics.json, with `about` on top, and metrics.csv, each completely or not at all."""
     target = folder / "metrics.json"
     for final, write in ((target, _write_json), (folder / "metrics.csv", _write_csv)):
         with replacing(final) as path:
@@ -100,7 +100,7 @@ def has_ground_truth(row: dict[str, Any]) -> bool:
 
 
 def save_charts(report: Report, name: str, categories: Categories, folder: Path) -> None:
-    """Draw the metric `name` of each class, and which classes are taken for which, as PNG; as far as both are there."""
+    """Draw the metric `name` of each class, and the confusion matrix of the classes, as PNG, if they are available."""
     names = legible_names(categories)
     rows = zip(names, report.per_class, strict=True)
     values = {label: row[name] for label, row in rows if row.get(name) is not None and has_ground_truth(row)}
@@ -118,7 +118,7 @@ def save_charts(report: Report, name: str, categories: Categories, folder: Path)
 
 
 def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
-    """Evaluate on the first `limit` images, however many devices share them."""
+    """Evaluate on the first `limit` images, on any number of devices."""
     make = datamodule.val
 
     def first() -> Any:
@@ -146,7 +146,7 @@ def evaluate(config: DictConfig) -> float:
     rank_zero_only(print)(f"checkpoint {plain(wanted.ckpt)} on {plain(options.dataset.name)}", flush=True)
     trainer.validate(module.eval(), datamodule, verbose=False)
     report = module.result
-    assert report is not None, "validation leaves a result behind"
+    assert report is not None, "validation sets a result"
     name = "pq" if "pq" in report.all else next(iter(report.all))
     if trainer.is_global_zero:
         about = {"ckpt": wanted.ckpt, "dataset": options.dataset.name, "inference": to_plain(options.inference)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from kmax.strategy.signals import STOP_SIGNALS
 
 if __name__ == "__main__" and "SLURM_JOB_ID" in os.environ:
-    STOP_SIGNALS.listen()  # the imports below take seconds, and a job must not die of being asked to stop meanwhile
+    STOP_SIGNALS.listen()  # before the imports below, which take seconds: a signal meanwhile must not kill the job
 
 import hydra
 from lightning.pytorch import Trainer, seed_everything
@@ -33,9 +33,9 @@ register()
 
 
 def train(config: DictConfig) -> float:
-    """Fit, and return the metric that a sweep optimizes (`config.metric`), as the best checkpoint has it.
+    """Fit, and return the metric that a sweep optimizes (`config.metric`), of the best checkpoint.
 
-    A run whose folder holds checkpoints goes on from the newest one (`config.resume`).
+    A run whose folder has checkpoints continues from the newest one (`config.resume`).
     """
     STOP_SIGNALS.listen()
     options = run_options(config)
@@ -70,13 +70,13 @@ def train(config: DictConfig) -> float:
 def best_metrics(
     trainer: Trainer, module: KMaXModule, datamodule: PanopticDataModule
 ) -> tuple[dict[str, float], int | None]:
-    """What validation measured with the best weights, and the step of those; without `BestCheckpoint`, or where it was
-    written by a version that did not note it, a validation of the weights that are there tells."""
+    """The metrics of the best weights, and their step; without `BestCheckpoint`, or if an older version did not store
+    them, the current weights are validated."""
     best = trainer.checkpoint_callback
     if isinstance(best, BestCheckpoint) and best.best_metrics:
         return best.best_metrics, best.best_step
     path = str(getattr(best, "best_model_path", "")) or None
-    trainer.loggers = []  # their rows belong to the steps of training
+    trainer.loggers = []  # loggers record the steps of training only
     found = trainer.validate(module, datamodule, ckpt_path=path, verbose=False, weights_only=True)[0]
     return {name: float(value) for name, value in found.items()}, None
 

@@ -1,8 +1,8 @@
-"""The commands that an installation brings: `kmax-train` is `python train.py`, and so on.
+"""The commands that an installation provides: `kmax-train` is `python train.py`, and so on.
 
-The programs are pages at the top of the checkout. A wheel carries the same files in the same order in `kmax/programs`,
-so each finds its configuration where it expects it, and whatever it starts again (the ranks of DDP, the jobs of a
-sweep) is that file.
+The programs are files at the top of the checkout. A wheel has the same files in the same layout in `kmax/programs`, so
+each finds its configuration, and the processes that it starts again (the ranks of DDP, the jobs of a sweep) run that
+file.
 """
 
 from __future__ import annotations

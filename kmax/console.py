@@ -1,4 +1,4 @@
-"""What a program says: plain lines that a terminal, a pipe and a log file show alike."""
+"""Printed output: plain lines that look the same in a terminal, a pipe and a log file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def joined(*parts: str) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """`key=value` as Hydra's grammar takes it, in quotes where the value has characters that mean something there."""
+    """`key=value` in Hydra's grammar, in quotes if the value has characters with a meaning there."""
     text = str(value)
     simple = re.fullmatch(r"[A-Za-z0-9_./+@%\\-]+", text) and "\\" not in text
     if simple:
@@ -71,10 +71,10 @@ def command_to_go_on(folder: Path, arguments: Sequence[str]) -> str:
         arguments: of the program, its own name first (`sys.argv`).
     """
     sweep = any(argument in ("-m", "--multirun") for argument in arguments[1:])
-    key, place = ("hydra.sweep.dir", folder.parent) if sweep else ("hydra.run.dir", folder)
-    dropped = (f"{key}=", "resume=")  # the newest checkpoint of the folder is what the run goes on from
+    key, target = ("hydra.sweep.dir", folder.parent) if sweep else ("hydra.run.dir", folder)
+    dropped = (f"{key}=", "resume=")  # the run continues from the newest checkpoint of the folder
     kept = [argument for argument in arguments[1:] if not argument.startswith(dropped)]
-    return command(arguments[0], *kept, override(key, place))
+    return command(arguments[0], *kept, override(key, target))
 
 
 class Recorder(io.TextIOBase):
@@ -83,8 +83,8 @@ class Recorder(io.TextIOBase):
     Where the stream is gone (a closed pipe, a lost terminal) or cannot show a character, the program goes on.
 
     Args:
-        stream: where the text goes; None where the program has no such stream. Whoever draws on the terminal may put
-            another in its place for a while.
+        stream: where the text goes; None where the program has no such stream. A progress bar may
+            replace it temporarily.
         log: an open text file, or None.
     """
 
@@ -118,7 +118,7 @@ class Recorder(io.TextIOBase):
         return getattr(self.stream, "encoding", None) or "utf-8"
 
     def finish(self) -> None:
-        """Write out a last line that has no end."""
+        """Write a last, incomplete line."""
         if self._line:
             self._record(self._line)
             self._line = ""
@@ -131,23 +131,23 @@ class Recorder(io.TextIOBase):
                 self.stream.write(text)
             except UnicodeEncodeError:
                 self.stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
-        except (OSError, ValueError):  # nobody listens any more
+        except (OSError, ValueError):  # the reader is gone
             self.stream = None
 
     def _record(self, line: str) -> None:
         if self._log is None:
             return
-        shown = _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])  # what a terminal would be left with
+        shown = _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])  # the text that remains visible on a terminal
         try:
             self._log.write(f"{shown}\n")
             self._log.flush()
-        except (OSError, ValueError):  # a full disk ends nobody's training for the sake of a log
+        except (OSError, ValueError):  # a full disk must not end a training because of a log
             self._log = None
 
 
 @contextmanager
 def recording(path: Path | None) -> Iterator[None]:
-    """Everything that Python prints inside the block also goes to the file `path`, behind what it holds.
+    """Also append everything that Python prints inside the block to the file `path`.
 
     Args:
         path: the log file; None records nothing, and still keeps the program alive where its output is gone.
@@ -171,7 +171,7 @@ def recording(path: Path | None) -> Iterator[None]:
 
 @contextmanager
 def drawn_over(console: Any, proxy: Any) -> Iterator[None]:
-    """While `console` draws at the bottom of the terminal, what is printed scrolls by above it.
+    """While `console` draws at the bottom of the terminal, printed lines scroll above it.
 
     Args:
         console: a `rich.console.Console` on the terminal itself.

@@ -18,9 +18,9 @@ OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+    """A temporary path beside `path` that replaces it when the block succeeds, and is removed otherwise.
 
-    It keeps the name's end, for writers that go by the suffix, and the permissions that any new file has.
+    It has the same suffix, which some writers depend on, and the permissions of any new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """As `replacing`, for a preparation: errors name the remedy.
+    """Like `replacing`, with errors that name the remedy.
 
     Raises:
         ValueError: the disk is full, or the folder cannot be written to.
@@ -62,31 +62,31 @@ def explained(error: BaseException, path: Path) -> BaseException:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """A file with this content, complete or not at all."""
+    """Write a file with this content, complete or not at all."""
     with write_atomically(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: object) -> None:
-    """A JSON file, complete or not at all."""
+    """Write a JSON file, complete or not at all."""
     with write_atomically(path) as temporary, temporary.open("w") as file:
         json.dump(content, file)
 
 
 def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) -> tuple[list[Path], list[Path]]:
-    """All files below a folder, sorted, those of linked folders too; and what was passed over as nobody's own.
+    """All files below a folder, sorted, those of linked folders too; and the files and folders that were skipped.
 
-    Passed over are hidden files and folders (`.DS_Store`, `._x.jpg` and `__MACOSX` of other systems), links that lead
-    back to a folder above or nowhere, what is no file (a pipe), and folders that `skip` names.
+    Skipped are hidden files and folders (`.DS_Store`, `._x.jpg` and `__MACOSX` of other systems), links that lead
+    back to a folder above or nowhere, special files (a pipe), and folders for which `skip` is true.
     """
     found: list[Path] = []
     passed: list[Path] = []
     above: dict[str, frozenset[str]] = {str(folder): frozenset((os.path.realpath(folder),))}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        ancestors = above.pop(place)
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        ancestors = above.pop(parent)
         kept = []
         for name in sorted(folders):
-            path = Path(place, name)
+            path = Path(parent, name)
             real = os.path.realpath(path)
             if name.startswith(".") or name == "__MACOSX" or real in ancestors or skip(path):
                 passed.append(path)
@@ -95,7 +95,7 @@ def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) 
                 above[str(path)] = ancestors | {real}
         folders[:] = kept
         for name in files:
-            path = Path(place, name)
+            path = Path(parent, name)
             (found if path.is_file() and not name.startswith(".") else passed).append(path)
     return sorted(found), sorted(passed)
 

@@ -1,6 +1,6 @@
-"""Sizes of images and maps, and THE corner rule: how cells of a map lie on the pixels of an image.
+"""Sizes of images and maps, and the corner rule: how cells of a map correspond to the pixels of an image.
 
-Imports nothing but the standard library, so that serving may come along with it. Sizes are (height, width).
+Imports only the standard library, so that serving can use it. Sizes are (height, width).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""THE reader of pictures, and padding.
+"""The only reader of image files, and padding.
 
 Training, evaluation, prediction, serving, the demo, videos and checks of data all come here. The rule, for every file:
 
 * upright, as its orientation tag (EXIF) says and as viewers show it;
-* the first picture of an animation or of several pages;
-* RGB of 8 bits: gray, palette, CMYK, YCbCr, HSV and black-and-white are converted, of 16 bits the upper 8 are taken;
-  transparency is ignored, the stored colors count;
+* the first image of an animation or of several pages;
+* RGB of 8 bits: gray, palette, CMYK, YCbCr, HSV and black-and-white are converted; of 16 bits the upper 8 are kept;
+  transparency is ignored in favor of the stored colors;
 * numbers of 32 bits and floats have no known range and are refused, never saturated.
 """
 
@@ -28,11 +28,11 @@ IMAGE_SUFFIXES = frozenset(
         *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "mpo", "tga"),
     )
 )
-"""Suffixes, in lower case, of the files that are read as pictures."""
+"""Suffixes, in lower case, of the files that are read as images."""
 
 
 class ReadableFolder(Protocol):
-    """A folder or archive: the content of a file by name, and how messages call that file."""
+    """A folder or archive: the content of a file by name, and the name of that file in messages."""
 
     def read(self, name: str) -> bytes: ...
     def where(self, name: str) -> str: ...
@@ -43,7 +43,7 @@ class UnreadableImageError(ValueError):
 
 
 class RefusedImageError(UnreadableImageError):
-    """A whole picture that is not read all the same; the message says why, and what to do."""
+    """An undamaged image that is refused; the message gives the reason and the remedy."""
 
 
 def open_image(path: str | Path) -> np.ndarray:
@@ -85,7 +85,7 @@ def _decode(file: IO[bytes], where: str) -> np.ndarray:
     try:
         with Image.open(file) as image:
             if image.format != "MPO" and getattr(image, "is_animated", False):
-                warnings.warn(f"{where} holds several pictures: the first is read.", stacklevel=3)
+                warnings.warn(f"{where} holds several images: the first is read.", stacklevel=3)
                 image.seek(0)
             return to_rgb(image)
     except Image.DecompressionBombError as error:
@@ -109,7 +109,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         RefusedImageError: pixels are numbers whose range is not known.
         ValueError: colors that Pillow cannot convert.
     """
-    image.load()  # some formats tell their orientation only now, or turn the picture themselves
+    image.load()  # some formats tell their orientation only now, or rotate the image themselves
     deep = image.mode.startswith("I;16")
     if deep or (image.mode == "I" and image.format in ("PPM", "PNG")):  # Pillow widens these to 16 bits
         tags = getattr(image, "tag_v2", {})  # TIFF: bits per sample, and whether 0 is white
@@ -137,7 +137,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def is_turned(content: bytes) -> bool:
-    """Whether the orientation tag of a picture exchanges its height and width."""
+    """Whether the orientation tag of an image exchanges its height and width."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
@@ -171,7 +171,7 @@ def pad(image: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 
 
 
 def pad_array(array: np.ndarray, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """An array (h, w, …) within (H, W, …) zeros, which are written only where they are seen."""
+    """An array (h, w, …) within (H, W, …) zeros; only the border is filled with zeros."""
     (height, width), (top, left) = array.shape[:2], offset
     bottom, right = top + height, left + width
     padded = np.empty((*size, *array.shape[2:]), array.dtype)
@@ -181,7 +181,7 @@ def pad_array(array: np.ndarray, size: tuple[int, int], offset: tuple[int, int] 
 
 
 def resize_and_pad(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """An image as it is evaluated: fitted into `size` (bilinear) and padded; with the mask of its pixels."""
+    """An image prepared for evaluation: fitted into `size` (bilinear) and padded; with the mask of its pixels."""
     height, width = fit((image.shape[0], image.shape[1]), size)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return pad(np.asarray(resized), size)

@@ -23,8 +23,8 @@ from kmax.structures import Batch, Output, PanopticMap, Segmentations
 
 
 class ValidationOutput(NamedTuple):
-    """What a validation step hands to callbacks: per image what was segmented, and a cluster map (h, w) without
-    padding."""
+    """The output of a validation step, for callbacks: the segmentations and a cluster map (h, w), without padding, of
+    each image."""
 
     segmentations: tuple[Segmentations, ...]
     clusters: tuple[Tensor, ...]
@@ -45,7 +45,7 @@ class KMaXModule(LightningModule):
         criterion: the losses; only training needs them.
         optimizer: the optimizer's options; only training needs them.
         metrics: what validation measures; default panoptic quality.
-        config: all options of the run as plain containers, kept in the checkpoint and read by nothing in here.
+        config: all options of the run as plain containers, stored in the checkpoint and not used here.
     """
 
     def __init__(
@@ -132,11 +132,11 @@ class KMaXModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """What a checkpoint has brought back follows the options of this run."""
+        """Restored optimizer and schedule follow the options of this run."""
         options = self.optimizer_options
         optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
-        assert isinstance(optimizer, torch.optim.Optimizer), "there is one"
-        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "there is one"
+        assert isinstance(optimizer, torch.optim.Optimizer), "one optimizer and one schedule"
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR), "one optimizer and one schedule"
         assert options is not None, "training needs an optimizer"
         groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
         follow_options(optimizer, schedule, groups, optimizer.defaults["fused"])

@@ -1,7 +1,7 @@
-"""Names from outside as file names: safe on every file system, unique over the whole set, stable.
+"""File names from outside names: safe on every file system, unique over the whole set, stable.
 
-What can stay as it is stays so. Names that differ in case or in the way accents are composed count as equal, since some
-file systems take them so.
+Safe names do not change. Names that differ only in case or in the composition of accents count as equal, since they are
+equal on some file systems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # of Window
 
 
 def safe_name(name: str) -> str:
-    """A relative path with `/` that every file system takes; a name that had to be changed gets a digest of itself."""
+    """A relative path with `/` that every file system takes; a name that must change gets a digest of itself."""
     parts = [_safe_part(part) for part in name.split("/")]
     safe = "/".join(parts)
     if len(safe.encode()) > LONGEST:
@@ -70,7 +70,7 @@ def unique_names(
 
     Args:
         names: paths with `/`.
-        forms: from the shortest to the longest; what collides goes on to the next one, at last to one with a digest.
+        forms: from the shortest to the longest; colliding names take the next form, the last of which has a digest.
         folders: which of them become folders with files in them, into which no other name may fall.
         known: names that an earlier run has given; they are kept.
     """
@@ -80,16 +80,16 @@ def unique_names(
     for name in names:
         last.append(f"{safe_name(name)}-{digest(f'{name}#{twins[name]}')}")
         twins[name] += 1
-    ladders = [[*(safe_name(form(name)) for form in forms), end] for name, end in zip(names, last, strict=True)]
-    for ladder, name in zip(ladders, names, strict=True):
+    candidates = [[*(safe_name(form(name)) for form in forms), end] for name, end in zip(names, last, strict=True)]
+    for options, name in zip(candidates, names, strict=True):
         if name in known:
-            ladder.insert(0, known[name])
+            options.insert(0, known[name])
     level = [0] * len(names)
     while True:
-        chosen = [ladder[place] for ladder, place in zip(ladders, level, strict=True)]
+        chosen = [options[n] for options, n in zip(candidates, level, strict=True)]
         colliding = _collisions(chosen, folders)
-        # What an earlier run has named stays, so that only newcomers give way; and so do all if none else can.
-        movable = [n for n in colliding if level[n] + 1 < len(ladders[n])]
+        # Names of an earlier run stay: first only new names change; if none of them can, all do.
+        movable = [n for n in colliding if level[n] + 1 < len(candidates[n])]
         newcomers = [n for n in movable if names[n] not in known or level[n]]
         if not movable:
             return chosen
@@ -99,7 +99,7 @@ def unique_names(
 
 
 def _collisions(names: Sequence[str], folders: Sequence[bool]) -> set[int]:
-    """Positions of names that some file system would mix up with another."""
+    """Positions of names that some file system would confuse with another."""
     folded = [unicodedata.normalize("NFC", name).casefold() for name in names]
     users = defaultdict(set)
     for n, name in enumerate(folded):

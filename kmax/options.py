@@ -1,7 +1,7 @@
 """Options: frozen dataclasses that carry the meaning and the range of each field.
 
-A room declares its options with `option`; the configuration's schema, `--help` and the tables of the docs are made of
-these declarations, and a value out of its range is refused while the dataclass is built.
+A package declares its options with `option`. The configuration's schema, `--help` and the tables of the docs are made
+from these declarations, and a value out of its range is refused when the dataclass is built.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class OptionError(ValueError):
 
 
 class Options:
-    """What all option classes share: their ranges are checked when they are built."""
+    """Base of all option classes: checks ranges when an instance is built."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -43,7 +43,7 @@ def option(
     """A field of an options dataclass.
 
     Args:
-        default: `REQUIRED` where there is none.
+        default: `REQUIRED` if there is none.
         meaning: a line for `--help` and the docs.
         at_least, above, at_most: the range of a number, or of each number of a sequence.
         choices: the values of a string, or of each string of a sequence.
@@ -114,7 +114,7 @@ def build_options(kind: type[T], values: Mapping[str, object], prefix: str = "")
     """An options dataclass from plain containers, such as JSON or YAML hold; types and ranges are checked.
 
     Args:
-        prefix: how messages call the place of these options, e.g. "dataset.".
+        prefix: the section of these options in messages, e.g. "dataset.".
 
     Raises:
         OptionError: an unknown name, a value of another type, or one out of its range.
@@ -187,7 +187,7 @@ _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a t
 
 
 def type_in_words(hint: Any) -> str:
-    """A type as a sentence calls it."""
+    """A type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_in_words(kind) for kind in arguments)

@@ -8,10 +8,10 @@ import time
 
 
 def end_with_parent(every: float = 1.0) -> None:
-    """To be called in a child process: it ends when its parent has ended, however that was killed.
+    """Make this child process end when its parent has ended, even if that was killed.
 
-    A thread looks for the parent every so many seconds, on every system alike. (Linux's own signal for this is tied to
-    the thread that started the child, which may end while its process lives on.)
+    A thread checks for the parent every `every` seconds, on all systems. (Linux's own signal for this is tied to the
+    thread that started the child, which may end before its process does.)
     """
     parent = os.getppid()
     threading.Thread(target=_watch, args=(parent, every), name="parent watch", daemon=True).start()

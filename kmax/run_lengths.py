@@ -1,7 +1,7 @@
-"""Masks as runs: what a hundred masks of a large picture cost little as.
+"""Masks as runs: a compact form of many masks of a large image.
 
-Pixels are counted down the columns, one column after another, as COCO's run-length encoding does. H×W is the size of a
-picture, R a number of runs.
+Pixels are counted down the columns, one column after another, as COCO's run-length encoding does. H×W is the size of an
+image, R a number of runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RunLengths:
         return encode(mask[None].astype(np.int8), (1,))[1]
 
     def counts(self) -> list[int]:
-        """COCO's uncompressed form: the lengths of False and True in turn, beginning with False."""
+        """COCO's uncompressed form: alternating lengths of False and True, beginning with False."""
         ends = self.starts + self.lengths
         gaps = self.starts - np.concatenate([[0], ends[:-1]]) if len(ends) else ends
         pairs = np.stack([gaps, self.lengths], 1).ravel().tolist()
@@ -76,11 +76,11 @@ def encode(planes: np.ndarray, values: Collection[int]) -> dict[int, RunLengths]
 
 
 def shared_pixels(mask: RunLengths, starts: np.ndarray, column: np.ndarray, columns: int) -> np.ndarray:
-    """How many pixels (columns,) of a mask lie on each kind of a map whose runs have `starts` and kinds `column`, both
-    (R,), as `runs` makes them."""
+    """Pixels (columns,) that a mask shares with each kind of a map. The runs of the map have `starts` and kinds
+    `column`, both (R,), as `runs` returns them."""
     begin, end = mask.starts, mask.starts + mask.lengths
-    first, behind = np.searchsorted(starts, begin, "right") - 1, np.searchsorted(starts, end, "left")
-    count = behind - first
+    first, stop = np.searchsorted(starts, begin, "right") - 1, np.searchsorted(starts, end, "left")
+    count = stop - first
     owner = np.repeat(np.arange(len(begin)), count)
     run = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count) + first[owner]
     ends = np.append(starts[1:], mask.size[0] * mask.size[1])

@@ -1,4 +1,4 @@
-"""The types that travel between the rooms of the house; nothing here computes.
+"""The types that the packages exchange; nothing here computes.
 
 Letters: B batch, H×W image size, h×w target or feature size, M segments of an image, N queries, K classes
 without void.
@@ -25,7 +25,7 @@ class Segment:
     """One segment of an image, from the ground truth or from a prediction.
 
     `id` is the segment's value in its segment map (> 0); `label` is the contiguous class index in 0 … K−1, things
-    and stuff alike; a `crowd` segment is a region of many instances, neither trained on nor counted as missed.
+    and stuff alike; a `crowd` segment is a region of many instances, which is not trained on and not counted as missed.
     `score` is the confidence of a prediction and 1 for ground truth.
     """
 
@@ -52,11 +52,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Target:
-    """What one image is trained on: `segment_map` (h, w) int64 with −1 = void, `labels` (M,) int64.
+    """The training target of one image: `segment_map` (h, w) int64 with −1 = void, `labels` (M,) int64.
 
     Pixel value m stands for the segment with label `labels[m]`; they are disjoint by construction. Two maps that
     MaX-DeepLab uses: `crowd` (h, w) int64 holds the label of each crowd pixel, −1 elsewhere (None: crowd is void), and
-    `weight` (h, w) float32 what each pixel counts in the semantic loss (None: 1).
+    `weight` (h, w) float32 the weight of each pixel in the semantic loss (None: 1).
     """
 
     segment_map: Tensor
@@ -82,8 +82,8 @@ class Batch:
     """A batch as the model takes it.
 
     `images` (B, 3, H, W) uint8, padded on the right and at the bottom; `valid` (B, H, W) bool, False on padding;
-    `targets` one per image in training, empty in evaluation; `samples` the untouched samples with their original
-    size in evaluation, empty in training.
+    `targets` one per image in training, empty in evaluation; `samples` the original samples in evaluation, empty in
+    training.
     """
 
     images: Tensor
@@ -111,7 +111,7 @@ class Batch:
 
 
 class Prediction(NamedTuple):
-    """What one layer predicts: `class_logits` (B, N, K+1) with void last, `mask_logits` (B, N, h, w),
+    """The prediction of one layer: `class_logits` (B, N, K+1) with void last, `mask_logits` (B, N, h, w),
     `pixel_feature` (B, 128, h, w), of length 1 over channels."""
 
     class_logits: Tensor
@@ -120,7 +120,7 @@ class Prediction(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the model returns: `predictions` from coarse to final; `semantic_logits` (B, K+1 or K, h, w) in
+    """The output of the model: `predictions` from coarse to final; `semantic_logits` (B, K+1 or K, h, w) in
     training with an auxiliary semantic head, otherwise None; `relaxation` in training with ReMaX, per prediction the
     semantic logits (B, K+1, h', w') that relax it, or None."""
 
@@ -155,7 +155,7 @@ class Instances:
 
     @property
     def masks(self) -> Tensor:
-        """The masks (I, H, W) bool, made anew: a hundred of a large image are gigabytes."""
+        """The masks (I, H, W) bool, decoded at each access: a hundred masks of a large image are gigabytes."""
         dense = np.zeros((len(self.runs), *self.size), bool)
         for mask, runs in zip(dense, self.runs, strict=True):
             mask[:] = runs.decode()
@@ -164,8 +164,8 @@ class Instances:
 
 @dataclass(frozen=True)
 class Segmentations:
-    """What post-processing makes of one image (H0, W0); None for what was not asked for. `semantic` (H0, W0) int32
-    holds labels 0 … K−1."""
+    """The results of post-processing for one image (H0, W0); None for results that were not asked for. `semantic` (H0,
+    W0) int32 holds labels 0 … K−1."""
 
     panoptic: PanopticMap
     semantic: Tensor | None = None

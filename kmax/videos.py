@@ -46,10 +46,11 @@ def shown_frames(container: Any) -> Iterator[Shown]:
 
 
 def upright(image: np.ndarray, frame: Any, ratio: Fraction = Fraction(1)) -> np.ndarray:
-    """A decoded frame (h, w, 3) as it is meant to be seen: pixels made square, mirrored and turned by quarters.
+    """A decoded frame (h, w, 3) as it is meant to be seen: with square pixels, mirrored and rotated by multiples of
+    90°.
 
     Args:
-        frame: tells of its display matrix.
+        frame: the decoded frame, for its display matrix.
         ratio: width over height of a pixel.
     """
     if ratio != 1:
@@ -58,12 +59,12 @@ def upright(image: np.ndarray, frame: Any, ratio: Fraction = Fraction(1)) -> np.
     a, b, c, d = _display_matrix(frame)
     if a * d - b * c < 0:  # mirrored; what remains is a rotation
         image, a, b = image[:, ::-1], -a, -b
-    turns = round(math.degrees(math.atan2(b, a)) / 90)  # clockwise
-    return np.ascontiguousarray(np.rot90(image, -turns))
+    quarters = round(math.degrees(math.atan2(b, a)) / 90)  # clockwise
+    return np.ascontiguousarray(np.rot90(image, -quarters))
 
 
 def _display_matrix(frame: Any) -> tuple[float, float, float, float]:
-    """The upper left corner of a frame's display matrix, row by row; that of a picture that is left as it is if it has
+    """The upper left corner of a frame's display matrix, row by row; the identity if it has
     none. A point (x, y) is shown at (a·x + c·y, b·x + d·y)."""
     for data in frame.side_data:
         if getattr(data.type, "name", "") == "DISPLAYMATRIX":

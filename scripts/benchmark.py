@@ -4,8 +4,8 @@
     python scripts/benchmark.py training --json out.json   one of the names below; figures as JSON, too
     python scripts/benchmark.py criterion                  a part, on the CPU
 
-training, inference, precision: tables of the device. A step is split into data, forward, criterion, backward and
-optimizer (each waited for, so their sum is more than a step); launches and waits are counted. precision is the PQ of a
+training, inference, precision: tables for the device. A step is split into data, forward, criterion, backward and
+optimizer (each is waited for, so their sum exceeds a step); launches and waits are counted. precision is the PQ of a
 trained checkpoint (--ckpt) in each precision.
 
 The parts are the best of a few repetitions, relative to a reference timed in the same run: unless a part names another,
@@ -44,11 +44,11 @@ TINY = (
     "model.heads=4",
     "model.decoder_heads=4",
 )
-"""Overrides that make a model of seconds."""
+"""Overrides for a model that runs in seconds."""
 
 
 def training(device: torch.device, quick: bool, deadline: float) -> list[Row]:
-    """A row per setting until the time is over."""
+    """A row per setting, as long as there is time."""
     settings = quick_settings(TINY) if quick else gpu_settings() if device.type == "cuda" else cpu_settings()
     print(f"| training on {device} | batch | images/s | ms: {', '.join(PHASES)} | launches | waits | peak |")
     print("| --- " * 7 + "|")

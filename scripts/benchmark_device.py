@@ -52,7 +52,8 @@ class Setting:
 
 
 def gpu_settings() -> Iterator[Setting]:
-    """What tells most, first: the recipes at their precisions, then one switch at a time, then the large ones."""
+    """The most informative settings first: the experiments at their precisions, then one switch at a time, then large
+    ones."""
     r50 = "coco_resnet50"
     for precision in ("fp16", "bf16", "fp32"):
         yield Setting(r50, (641, 641), precision=precision)
@@ -76,7 +77,7 @@ def cpu_settings() -> Iterator[Setting]:
 
 
 def quick_settings(overrides: tuple[str, ...]) -> Iterator[Setting]:
-    """A model of seconds, for tests of this script."""
+    """A model that runs in seconds, for tests of this script."""
     yield Setting(None, (65, 65), overrides=overrides)
     yield Setting(None, (65, 65), overrides=overrides, precision="bf16", recompute=True, sync_norm=True)
 
@@ -94,7 +95,7 @@ class Step:
         self.model: nn.Module = synchronize(model) if setting.sync_norm else model
         if setting.compiled:
             self.model.compile()
-        assert isinstance(model, KMaXDeepLab), "the recipes measured here are those of kMaX-DeepLab"
+        assert isinstance(model, KMaXDeepLab), "the experiments measured here are those of kMaX-DeepLab"
         last = model.transformer_decoder.predictor.class_logits
         assert isinstance(last, nn.Conv1d), "class logits come from a convolution over queries"
         self.classes = last.out_channels - 1
@@ -134,14 +135,14 @@ def random_batch(batch: int, size: tuple[int, int], classes: int, pinned: bool) 
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def exchanging(device: torch.device) -> Iterator[None]:
-    """A group of this one process, in which synchronized norms exchange their statistics all the same."""
+    """A process group of one process, in which synchronized norms still exchange their statistics."""
     store = dist.HashStore()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
     SyncBatchNorm.min_ranks = 1
@@ -153,7 +154,7 @@ def exchanging(device: torch.device) -> Iterator[None]:
 
 
 def measure_step(setting: Setting, device: torch.device, repetitions: int = 5) -> Row:
-    """Images per second, phases in milliseconds, peak memory, waits and launches of a step; or why there are none."""
+    """Images per second, phases in milliseconds, peak memory, waits and launches of a step; or the error."""
     row: Row = {**asdict(setting), "size": list(setting.size), "experiment": setting.experiment or "tiny"}
     try:
         with exchanging(device) if setting.sync_norm else nullcontext():
@@ -164,7 +165,7 @@ def measure_step(setting: Setting, device: torch.device, repetitions: int = 5) -
 
 def _measured(step: Step, repetitions: int) -> Row:
     device, milliseconds = step.device, dict.fromkeys(PHASES, 0.0)
-    for _ in range(3 if device.type == "cuda" else 1):  # cuDNN chooses, the compiler compiles
+    for _ in range(3 if device.type == "cuda" else 1):  # cuDNN chooses algorithms, the compiler compiles
         step()
     wait(device)
     if device.type == "cuda":

@@ -33,8 +33,8 @@ from kmax.structures import Output, PanopticMap, Prediction, Sample, Segment, Ta
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`step` is what is timed; of `allowance` bytes (gradients, results) its memory is not counted. `reference`, called
-    `unit` in the plural, is what its time is divided by. `clock` may count the time of one core instead."""
+    """`step` is timed; `allowance` bytes (gradients, results) are subtracted from its memory. Its time is divided by
+    that of `reference`, whose plural is `unit`. `clock` may count the time of one core instead."""
 
     title: str
     step: Callable[[], object]
@@ -183,7 +183,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
 
 
 def best_time(step: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of several calls."""
     best = math.inf
     for _ in range(repetitions):
         start = clock()
@@ -213,7 +213,7 @@ def peak_memory(step: Callable[[], object]) -> int:
 
 
 def parts(names: Sequence[str], repetitions: int) -> list[dict[str, object]]:
-    """Measure the parts that are asked for, a line each."""
+    """Measure the requested parts, one line each."""
     factors = torch.randn(2, 2048, 2048)
     rows: list[dict[str, object]] = []
     for name in BENCHMARKS:  # in this order: the training step, the last, changes how memory is handed back

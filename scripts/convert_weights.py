@@ -1,4 +1,4 @@
-"""Published checkpoints become ours, and ours become small or Detectron2's.
+"""Convert published checkpoints into ours, and ours into smaller files or into Detectron2's format.
 
     python scripts/convert_weights.py --download coco_resnet50                     # by its name in docs/model_zoo.md
     python scripts/convert_weights.py kmax_r50.pth r50.safetensors
@@ -39,8 +39,8 @@ from kmax.files import replacing
 
 
 def strip(source: Path, target: Path) -> None:
-    """Leave weights, configuration and classes only. Where weights were averaged in training, `state_dict` holds the
-    average, and that is what stays."""
+    """Leave weights, configuration and classes only. If weights were averaged in training, `state_dict` holds the
+    average, which is kept."""
     write_checkpoint(target, read_checkpoint(source))
 
 
@@ -71,7 +71,7 @@ def _write_detectron2(file: Path, suffix: str, state: Mapping[str, Tensor]) -> N
 
 
 def get(name: str, target: Path | None, told: Told) -> Path:
-    """Download a published file by its name; where the converted one is."""
+    """Download a published file by its name; returns the path of the converted file."""
     entry = find_published(name)
     if entry.backbone:
         return fetch_backbone(entry)
@@ -89,14 +89,14 @@ def get(name: str, target: Path | None, told: Told) -> Path:
 
 
 def report(done: Conversion) -> None:
-    """Print what a checkpoint was recognized as, and what was taken for granted."""
+    """Print what a checkpoint was recognized as, and what was assumed."""
     print(f"recognized: {done.recognized}")
     for sentence in done.assumed:
         print(f"took: {sentence}")
 
 
 def asking(work: Callable[[Told], None], told: Told) -> None:
-    """Do the work; where names leave a choice open, ask whoever sits at a terminal."""
+    """Do the work; if names leave a choice open and there is a terminal, ask the user."""
     try:
         work(told)
     except AmbiguousError as error:
@@ -107,7 +107,7 @@ def asking(work: Callable[[Told], None], told: Told) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """What the command line asks for."""
+    """Run the command line."""
     told = Told(
         categories=load_categories(arguments.categories) if arguments.categories else None,
         size=arguments.size,

@@ -57,14 +57,14 @@ class Opened:
 
 
 class Demo:
-    """What the app computes. Uploads and examples lie in `folder`, which vanishes with the object."""
+    """The computations of the app. Uploads and examples are in `folder`, which is deleted with the object."""
 
     def __init__(self, predictor: Predictor, max_megapixels: float = 40) -> None:
         self.predictor, self.max_megapixels = predictor, max_megapixels
         self.folder = tempfile.TemporaryDirectory(prefix="kmax-demo-")
 
     def save(self, images: list[np.ndarray]) -> list[str]:
-        """Write the examples; their paths."""
+        """Write the examples and return their paths."""
         paths = [f"{self.folder.name}/example-{number}.png" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             Image.fromarray(image).save(path)
@@ -79,7 +79,7 @@ class Demo:
         try:
             with Image.open(path) as image:
                 megapixels = image.width * image.height / 1e6
-        except Exception:  # Pillow raises many types for what is no image
+        except Exception:  # Pillow raises many types of exceptions for files that are not images
             raise ValueError(f"{name} is not an image that can be read: upload a JPEG, PNG, WebP, … file.") from None
         if megapixels > self.max_megapixels:
             raise ValueError(
@@ -92,7 +92,7 @@ class Demo:
         return Opened(array, self.predictor.raw([array], all_stages=True)[0])
 
     def segments(self, opened: Opened, thresholds: dict[str, float]) -> tuple[np.ndarray, list[list[object]]]:
-        """The overlay and the rows of the table, from the one pass that was made."""
+        """The overlay and the rows of the table, from the one pass of the network."""
         panoptic = self.predictor.finish(opened.raw, thresholds=thresholds).panoptic
         assert panoptic is not None, "panoptic is what finish makes unless told otherwise"
         categories = self.predictor.categories
@@ -113,7 +113,7 @@ class Demo:
         return draw_cluster_viewer(opened.image, stages, self.predictor.categories, names, query, long_side=240)
 
     def main_query(self, opened: Opened) -> int:
-        """The query to begin with."""
+        """The query that is shown first."""
         return main_query(opened.raw.content[-1])
 
     def query_at(self, opened: Opened, x: float, y: float) -> int:
@@ -125,7 +125,7 @@ class Demo:
 
 
 def picture(meaning: str, name: str, height: int | None = None) -> gr.Image:
-    """A picture to look at, under a line of text rather than under gradio's label, which would cover its corner."""
+    """A picture under a line of text, since gradio's label would cover its corner."""
     gr.Markdown(meaning)
     return gr.Image(
         interactive=False,
@@ -139,7 +139,7 @@ def picture(meaning: str, name: str, height: int | None = None) -> gr.Image:
 
 
 def build_app(demo: Demo, examples: list[np.ndarray]) -> gr.Blocks:
-    """The page: what goes in and the thresholds on the left, results in two tabs on the right."""
+    """The page: input and thresholds on the left, results in two tabs on the right."""
     base, num_queries = demo.predictor.inference, demo.predictor.num_queries
     paths = demo.save(examples)
     app: gr.Blocks
@@ -207,7 +207,7 @@ def build_app(demo: Demo, examples: list[np.ndarray]) -> gr.Blocks:
         view: dict[str, Any] = {"fn": clusters, "inputs": [opened, query], "outputs": viewer}
         arrived = upload.upload(open_upload, [upload, *sliders], results)
         arrived.success(**view)
-        arrived.then(lambda: None, None, upload)  # ready for the next file, whatever became of this one
+        arrived.then(lambda: None, None, upload)  # ready for the next file, even if this one failed
         drawn.click(open_example, [drawn, *sliders], results).success(**view)
         gr.on([s.input for s in sliders], segments, [opened, *sliders], [overlay, table], trigger_mode="always_last")
         defaults.click(lambda: [getattr(base, name) for name in SLIDERS], None, sliders).then(

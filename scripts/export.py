@@ -4,10 +4,10 @@
     output     null: next to the checkpoint, with the format's suffix
     batch      dynamic, or a number of images
     size       null: the size that the checkpoint was trained with; or [H,W]
-    pictures   a folder of pictures to compare with eager PyTorch on; null: drawn shapes
+    pictures   a folder of images to compare with eager PyTorch on; null: drawn shapes
     count      how many of them
 
-After the export both models run on the same pictures; the deviation of the logits and the number of identical panoptic
+After the export both models run on the same images; the deviation of the logits and the number of identical panoptic
 maps are printed. A deviation beyond `tolerance` in more than a tenth of them, or far beyond in any, is an error, and
 no file is written. See docs/deployment.md.
 """
@@ -33,8 +33,8 @@ from kmax.predict.export import FORMATS, export_model
 register()
 
 
-def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
-    """`count` pictures (H, W, 3) uint8 RGB: the first of a folder by name, or drawn shapes.
+def read_images(folder: str | None, count: int) -> list[np.ndarray]:
+    """`count` images (H, W, 3) uint8 RGB: the first of a folder by name, or drawn shapes.
 
     Raises:
         ValueError: fewer in the folder, or one that cannot be read.
@@ -43,7 +43,7 @@ def read_pictures(folder: str | None, count: int) -> list[np.ndarray]:
         return [sample.image for sample in map(ShapesDataset(count, seed=3).__getitem__, range(count))]
     files = [file for file in walk_files(Path(folder))[0] if file.suffix.lower() in IMAGE_SUFFIXES]
     if len(files) < count:
-        raise ValueError(f"There are {len(files)} pictures in {folder}, not {count}: set count={len(files)} or fewer.")
+        raise ValueError(f"There are {len(files)} images in {folder}, not {count}: set count={len(files)} or fewer.")
     return [open_image(file) for file in files[:count]]
 
 
@@ -54,11 +54,11 @@ def export(config: DictConfig) -> Path:
     height, width = options.size or trained.options.dataset.size
     suffix = FORMATS.get(options.format, "")
     path = Path(options.output or Path(options.ckpt).with_suffix(suffix))
-    pictures = read_pictures(options.pictures, options.count)
-    parity = export_model(trained, path, options.format, (height, width), options.batch, pictures, options.tolerance)
+    images = read_images(options.pictures, options.count)
+    parity = export_model(trained, path, options.format, (height, width), options.batch, images, options.tolerance)
     print(
-        f"parity with eager on {parity.pictures} pictures · largest deviation {parity.deviation:.1e} · identical "
-        f"panoptic maps {parity.identical}/{parity.pictures} ({parity.differing_pixels} pixels differ)\n"
+        f"parity with eager on {parity.images} images · largest deviation {parity.deviation:.1e} · identical "
+        f"panoptic maps {parity.identical}/{parity.images} ({parity.differing_pixels} pixels differ)\n"
         + (f"{parity.beyond} beyond the tolerance: see docs/deployment.md on ties\n" if parity.beyond else "")
         + f"input {height}×{width}, batch {options.batch} · {path} · {path.stat().st_size / 2**20:.1f} MiB"
     )

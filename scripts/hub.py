@@ -20,12 +20,12 @@ from kmax.config.pretrained import checkpoint_path
 
 
 def local_folder(repository: str) -> Path | None:
-    """The folder that a repository's name means, if it means one."""
+    """The local folder that a repository's name means, if any."""
     return Path(repository).expanduser() if repository.startswith((".", "/", "~")) else None
 
 
 def push(source: str, repository: str, private: bool = False) -> str:
-    """Upload a checkpoint of ours; return where it is.
+    """Upload a checkpoint of ours; return its address.
 
     Raises:
         FileNotFoundError, ValueError: the checkpoint; a hub that refuses or cannot be reached.
@@ -36,7 +36,7 @@ def push(source: str, repository: str, private: bool = False) -> str:
         return str(folder)
     try:
         return str(model.push_to_hub(repository, private=private))
-    except Exception as error:  # the hub's client raises its own dozen types
+    except Exception as error:  # the hub's client raises a dozen types of exceptions
         raise ValueError(f"{source} cannot be pushed to {repository}: {_first_line(error)}") from error
 
 
@@ -52,7 +52,7 @@ def pull(repository: str, target: str) -> None:
     else:
         try:
             model = SharedModel.from_pretrained(repository)
-        except Exception as error:  # the hub's client raises its own dozen types
+        except Exception as error:  # the hub's client raises a dozen types of exceptions
             raise ValueError(f"{repository} cannot be pulled: {_first_line(error)}") from error
     write_checkpoint(target, model.checkpoint)
 
@@ -62,7 +62,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """What the command line asks for."""
+    """Run the command line."""
     if arguments.command == "push":
         print(f"pushed to {push(arguments.source, arguments.repository, arguments.private)}")
     else:

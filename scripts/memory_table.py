@@ -1,6 +1,6 @@
-"""Estimates before a job is queued: memory per GPU by crop and backbone, and hours of the published recipes.
+"""Estimates before a job is queued: memory per GPU by crop and backbone, and hours of the published experiments.
 
-    python scripts/memory_table.py                                  # all published recipes, as Markdown
+    python scripts/memory_table.py                                  # all published experiments, as Markdown
     python scripts/memory_table.py coco_resnet50 --crops 641x641 1025x1025
     python scripts/memory_table.py experiment=finetune dataset.root=mydata    # does a run fit 8, 12, 16, 24 GB?
 
@@ -58,7 +58,7 @@ class Cost:
     flops: int
 
     def memory(self, images: int) -> float:
-        """Estimated bytes on a GPU that trains with so many images."""
+        """Estimated bytes on a GPU that trains with `images` images."""
         return BYTES_PER_PARAMETER * self.parameters + images * self.kept + OVERHEAD
 
     def images(self, memory: float) -> int:
@@ -89,12 +89,12 @@ class Kept:
 
     @property
     def bytes(self) -> int:
-        """Their sum."""
+        """The number of bytes."""
         return sum(storage.nbytes() for storage in self._storages.values())
 
 
 def measure(options: TrainOptions, size: tuple[int, int]) -> Cost:
-    """What one image of `size` costs a model in training.
+    """The cost of one image of `size` for a model in training.
 
     Args:
         options: of an experiment.
@@ -113,10 +113,10 @@ def measure(options: TrainOptions, size: tuple[int, int]) -> Cost:
 
 
 def loss_bytes(options: TrainOptions, output: Output, classes: int) -> int:
-    """What the losses of one image keep, with random predictions of the shapes of `output` and ten segments."""
+    """Bytes that the losses of one image keep, with random predictions of the shapes of `output` and ten segments."""
 
     def random(tensor: Tensor) -> Tensor:
-        """Of length 1 over channels, as pixel features are."""
+        """A random tensor of length 1 over channels, like pixel features."""
         return nn.functional.normalize(torch.randn(1, *tensor.shape[1:]), dim=1).requires_grad_()
 
     predictions = tuple(Prediction(*(random(part) for part in prediction)) for prediction in output.predictions)
@@ -132,7 +132,7 @@ def loss_bytes(options: TrainOptions, output: Output, classes: int) -> int:
 
 
 def experiment_options(name: str | None, *overrides: str) -> TrainOptions:
-    """The options of an experiment, without what needs a running job."""
+    """The options of an experiment, without those that need a running job."""
     config = compose_config(name, *overrides)
     del config.callbacks, config.logger
     return run_options(config)
@@ -206,7 +206,7 @@ def hour_rows(names: Sequence[str]) -> list[str]:
 
 
 def _work(name: str) -> tuple[float, int]:
-    """(FLOPs of all forward passes, images) of a recipe."""
+    """(FLOPs of all forward passes, images) of an experiment."""
     options = experiment_options(name)
     images = options.dataset.batch_size * options.optimizer.steps
     return measure(options, options.dataset.size).flops * images, images

@@ -1,7 +1,7 @@
 """Parameters and floating-point operations of the published models, and the tables of docs/model_zoo.md.
 
     python scripts/model_zoo.py [NAME or EXPERIMENT[:FAMILY] …] [--size 641 641]
-    python scripts/model_zoo.py --page docs/model_zoo.md       # write its tables anew, from the registry
+    python scripts/model_zoo.py --page docs/model_zoo.md       # rewrite its tables from the registry
 
 Counted at the evaluation size, on `meta` tensors: no memory, no weights, no GPU. One multiplication with its addition
 counts as two operations. The auxiliary semantic head, which only training uses, is left out.
@@ -29,12 +29,12 @@ from kmax.config.explain import run_or_explain
 from kmax.files import replacing
 
 MARK = re.compile(r"<!-- table: (.+?) -->\n.*?<!-- end -->", re.DOTALL)
-"""Where a table stands in the page, and which one: `TITLE, FAMILY, CODE`."""
+"""Marks around a table in the page, with its name `TITLE, FAMILY, CODE`."""
 HOSTS = {"drive.google.com": "Google Drive", "huggingface.co": "Hugging Face", "storage.googleapis.com": "Google Cloud"}
 
 
 class Cost(NamedTuple):
-    """Millions of parameters, and thousand millions of operations for one image of `size` (H, W)."""
+    """Millions of parameters, and billions of operations for one image of `size` (H, W)."""
 
     parameters: float
     operations: float
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 def cost(
     experiment: str, family: str | None = None, size: Sequence[int] | None = None, overrides: Sequence[str] = ()
 ) -> Cost:
-    """What a configuration costs at inference.
+    """The cost of a configuration at inference.
 
     Args:
         experiment: the name of a file in conf/experiment.
@@ -69,13 +69,13 @@ def cost(
 
 
 def countable() -> dict[str, Published]:
-    """The published models whose experiment is there."""
+    """The published models that have an experiment."""
     known = {file.stem for file in (conf_dir() / "experiment").glob("*.yaml")}
     return {name: entry for name, entry in published().items() if entry.experiment in known}
 
 
 def cost_of(name: str, size: Sequence[int] | None = None) -> Cost:
-    """What a published model, or an `experiment[:family]`, costs."""
+    """The cost of a published model, or of an `experiment[:family]`."""
     if name not in published():
         experiment, _, family = name.partition(":")
         return cost(experiment, family or None, size)
@@ -98,7 +98,7 @@ def table(entries: list[Published]) -> Iterator[str]:
     yield f"| name | model | {''.join(f'{column} | ' for column in costs)}license | published file | command |"
     yield "| " + " | ".join(["---"] * (5 + len(costs))) + " |"
     for entry in entries:
-        yield "| " + " | ".join([f"`{entry.name}`", entry.model, *cells(entry, numbers), *place(entry)]) + " |"
+        yield "| " + " | ".join([f"`{entry.name}`", entry.model, *cells(entry, numbers), *access(entry)]) + " |"
 
 
 def cells(entry: Published, numbers: Sequence[str]) -> list[str]:
@@ -109,7 +109,7 @@ def cells(entry: Published, numbers: Sequence[str]) -> list[str]:
     return [f"{entry.size[0]}×{entry.size[1]}", *reported, str(entry.parameters or ""), str(entry.gflops or "")]
 
 
-def place(entry: Published) -> list[str]:
+def access(entry: Published) -> list[str]:
     """License, links and the one command of a file."""
     links = [f"[{next(title for host, title in HOSTS.items() if host in url)}]({url})" for url in entry.urls]
     return [entry.license, ", ".join(links), f"`{command(entry)}`"]
@@ -118,15 +118,15 @@ def place(entry: Published) -> list[str]:
 def command(entry: Published) -> str:
     """The command that uses a published file."""
     if entry.backbone:
-        recipe = "experiment=coco_max_deeplab_…" if "max_deeplab" in entry.backbone else "… model.family=deeplab2"
-        return f"python train.py {recipe} backbone.pretrained={entry.name}"
+        options = "experiment=coco_max_deeplab_…" if "max_deeplab" in entry.backbone else "… model.family=deeplab2"
+        return f"python train.py {options} backbone.pretrained={entry.name}"
     if entry.variants:
         return f"python scripts/convert_weights.py --download {entry.name} --images photos"
     return f"python evaluate.py ckpt={entry.name} dataset.root=data/{entry.dataset}"
 
 
 def write_page(path: Path) -> None:
-    """Write the tables of the page anew, between their marks.
+    """Rewrite the tables of the page between their marks.
 
     Raises:
         ValueError: a mark names no table, or a table has no mark.
@@ -160,7 +160,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configuration", nargs="*", metavar="NAME")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="instead of the dataset's")
-    parser.add_argument("--page", metavar="FILE", help="write the tables of this page anew")
+    parser.add_argument("--page", metavar="FILE", help="rewrite the tables of this page")
     return parser.parse_args(arguments)
 
 

@@ -3,7 +3,7 @@
     python train.py -m sweep=attention
     python scripts/plot_sweep.py runs/attention/sweep-… --output docs/images/attention.png
 
-Runs that differ in nothing but their seed are one setting: a line for their mean, a band for one standard deviation.
+Runs that differ only in their seed are one setting: a line for their mean, a band for one standard deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kmax.results.sweeps import Curve, curves, read_runs, table
 
 
 def unmarked(text: str) -> str:
-    """Text that matplotlib draws as it is: a dollar sign would begin a formula."""
+    """Text escaped for matplotlib, where a dollar sign would begin a formula."""
     return plain(text).replace("$", r"\$")
 
 

@@ -2,10 +2,10 @@
 
     ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, as one)
+    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, joined)
     inference  thresholds, e.g. inference.thing_threshold=0.5
 
-Run it again and it goes on where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
+Run it again and it continues where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
 be read (they are named, the rest is done), 130 interrupted.
 """
 
@@ -50,7 +50,7 @@ def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundErr
 def predictions(
     predictor: Predictor, stream: Iterator[Frame], options: PredictOptions
 ) -> Iterator[tuple[Frame, np.ndarray | None, Result | str]]:
-    """Frame, image and result in turn; for a frame that cannot be read None and the reason.
+    """Yield frame, image and result; for a frame that cannot be read, None and the reason.
 
     Only a batch of images, and as many as there are workers, are in memory at a time.
     """
@@ -64,7 +64,7 @@ def predictions(
 
 
 def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Json | str]:
-    """Write the files of one image; its frame with its record, or with the reason for having none."""
+    """Write the files of one image; returns its frame with its record, or with the reason why there is none."""
     frame, image, result = item
     if isinstance(result, str):
         return frame, result
@@ -78,12 +78,12 @@ def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | st
 
 
 def origin(source: Source) -> tuple[str, str, str]:
-    """By what results belong to a source: its name, its key, and the state of its file."""
+    """The identity of a source: its name, its key, and the state of its file."""
     return source.name, source.key, source.state
 
 
 def run(predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], options: PredictOptions) -> list[str]:
-    """Predict everything that is not there yet; one sentence for each frame that could not be read."""
+    """Predict everything that has no result yet; returns a sentence for each frame that could not be read."""
     done = folder.records.done
     total = count_frames(sources)
     total = None if total is None else max(0, total - len(done))
@@ -137,14 +137,14 @@ def predict(config: DictConfig) -> int:
 
 
 def say_passed(found: Survey) -> None:
-    """Count aloud what of the input is neither image nor video."""
+    """Print how many files of the input are neither image nor video."""
     if found.passed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.passed.most_common())
         print(f"passed over: {kinds}", file=sys.stderr)
 
 
 def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
-    """The overlays of each video as a video, if asked for; the files made."""
+    """Join the overlays of each video, if requested; returns the files."""
     if "video" not in folder.outputs:
         return []
     made = [folder.make_video(source.key, frame_rate(source.path)) for source in sources if source.kind == "video"]
@@ -152,7 +152,7 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
 
 
 def settings(options: PredictOptions, predictor: Predictor) -> Json:
-    """What results depend on: only a run with the same continues a folder."""
+    """Everything that results depend on: a run continues a folder only with the same settings."""
     file = checkpoint_path(options.ckpt).resolve()
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",

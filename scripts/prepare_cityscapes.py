@@ -3,7 +3,7 @@
     python scripts/prepare_cityscapes.py --root data/cityscapes           archives or folders as downloaded lie there
     python scripts/prepare_cityscapes.py --root data/cityscapes --check   does everything hold together?
 
-Run it again after an interruption: it goes on where it stopped.
+Run it again after an interruption: it continues where it stopped.
 """
 
 from __future__ import annotations

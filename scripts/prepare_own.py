@@ -1,12 +1,12 @@
 """Make your own annotations ready for training, whatever tool they come from.
 
-    python scripts/prepare_own.py SOURCE --root mydata                convert; what SOURCE is, is found out
+    python scripts/prepare_own.py SOURCE --root mydata                convert; the format of SOURCE is recognized
     python scripts/prepare_own.py SOURCE --root mydata --stuff sky,road --preview 12
     python scripts/prepare_own.py --root mydata --check               does everything hold together?
     python scripts/prepare_own.py --root mydata --preview 12          look at the ground truth before training
 
-Read are Labelme, COCO instances (CVAT, Roboflow, Label Studio), CVAT for images, YOLO segmentation, semantic maps,
-Pascal VOC, Mapillary Vistas, COCO panoptic, and with --format datumaro whatever Datumaro reads.
+Formats: Labelme, COCO instances (CVAT, Roboflow, Label Studio), CVAT for images, YOLO segmentation, semantic maps,
+Pascal VOC, Mapillary Vistas, COCO panoptic, and with --format datumaro everything that Datumaro reads.
 """
 
 from __future__ import annotations

@@ -157,6 +157,6 @@ def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path) -> None:
     module = replace(module, options=replace(module.options, inference=loose))
     pictures = [ShapesDataset(3, seed=4)[i].image for i in range(3)]
     parity = export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), "dynamic", pictures)
-    assert parity.pictures == 3
+    assert parity.images == 3
     assert parity.deviation < 1e-4
     assert parity.identical >= 2

@@ -1,4 +1,4 @@
-"""THE reader of pictures: every mode, depth and orientation by one rule, in training, prediction and serving."""
+"""The only reader of images: every mode, depth and orientation by one rule, in training, prediction and serving."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_serving_has_the_same_rule_word_for_word() -> None:
     assert inspect.getsource(serving.to_rgb) == inspect.getsource(to_rgb)
 
 
-@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data", "ignore:.*holds several pictures")
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:Corrupt EXIF data", "ignore:.*holds several images")
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 200), st.sampled_from(["PNG", "TIFF", "JPEG", "GIF", "BMP"]))
 def test_damage_ends_in_one_sentence(tail: bytes, cut: int, kind: str) -> None:
@@ -138,7 +138,7 @@ def test_a_range_that_is_not_known_is_refused(tmp_path: Path, dtype: type, value
     with pytest.raises(RefusedImageError, match=r"is refused: its pixels are"):
         read_image(Memory(path.read_bytes()), "deep.tif")
     with pytest.raises(ValueError, match="range is not known"):
-        serving.open_picture(path)
+        serving.open_image(path)
 
 
 @pytest.mark.parametrize(("largest", "value", "expected"), [(255, 90, 90), (65535, 40000, 156), (4095, 1000, 62)])
@@ -155,7 +155,7 @@ def test_of_several_pictures_the_first_is_read_and_said(tmp_path: Path) -> None:
         pictures[0].save(
             path, save_all=True, append_images=pictures[1:], **({"lossless": True} if suffix == "webp" else {})
         )
-        with pytest.warns(UserWarning, match=rf"a\.{suffix} holds several pictures: the first is read"):
+        with pytest.warns(UserWarning, match=rf"a\.{suffix} holds several images: the first is read"):
             assert (open_image(path) == (255, 0, 0)).all()
 
 
@@ -207,7 +207,7 @@ def test_training_and_prediction_see_what_a_viewer_shows(tmp_path: Path, orienta
     assert (sample.image[sample.segment_map == 1] == (200, 0, 0)).all()
     assert (sample.image[sample.segment_map == 0] == 0).all()
     np.testing.assert_array_equal(open_image(tmp_path / "images/1.png"), sample.image)
-    np.testing.assert_array_equal(serving.open_picture(tmp_path / "images/1.png"), sample.image)
+    np.testing.assert_array_equal(serving.open_image(tmp_path / "images/1.png"), sample.image)
 
 
 def test_an_annotation_of_the_unturned_picture_is_named(tmp_path: Path) -> None:
@@ -229,6 +229,6 @@ def test_serving_reads_without_kmax_and_torch(tmp_path: Path) -> None:
         "sys.modules.update(kmax=None, torch=None)\n"
         f"spec = u.spec_from_file_location('serving', {serving.__file__!r})\n"
         "m = u.module_from_spec(spec); sys.modules['serving'] = m; spec.loader.exec_module(m)\n"
-        f"print(m.open_picture({str(tmp_path / 'photo.jpg')!r}).shape)"
+        f"print(m.open_image({str(tmp_path / 'photo.jpg')!r}).shape)"
     )
     assert run_python("-c", code).stdout.strip() == "(8, 6, 3)"

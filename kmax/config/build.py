@@ -36,7 +36,7 @@ def model_from_options(backbone: BackboneOptions, model: ModelOptions, num_class
     """The network with `num_classes` classes.
 
     Raises:
-        FileNotFoundError, ValueError: options that do not fit each other, or backbone weights that cannot be had.
+        FileNotFoundError, ValueError: options that do not fit each other, or backbone weights that are not available.
     """
     try:
         return build_network(backbone, model, num_classes)
@@ -49,7 +49,7 @@ def build_model(experiment: str | None = None, *overrides: str) -> Network:
 
     Args:
         experiment: the name of a file in conf/experiment; None for the defaults of `train.py`.
-        overrides: as on the command line, e.g. `"model.num_queries=64"`.
+        overrides: options as on the command line, e.g. `"model.num_queries=64"`.
     """
     config = compose_config(experiment, *overrides)
     plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -108,7 +108,7 @@ def _dataset(target: Plain, categories: Categories) -> PanopticDataset:
 
 
 def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
-    """The Lightning trainer of a run; `changes` go over what the options say."""
+    """The Lightning trainer of a run; `changes` replace arguments that follow from the options."""
     try:
         check_hardware(options.strategy)
     except OptionError as error:
@@ -128,7 +128,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "max_steps": options.optimizer.steps,
         "accumulate_grad_batches": accumulate,
         "gradient_clip_val": options.optimizer.clip_norm,
-        # A run that is shorter than the interval is validated at its end.
+        # A run shorter than the interval is validated at its end.
         "val_check_interval": min(trainer.val_every_steps, options.optimizer.steps) * accumulate,
         "check_val_every_n_epoch": None,
         "log_every_n_steps": trainer.log_every_steps,
@@ -147,12 +147,12 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
 
 
 def _distribution(strategy: StrategyOptions) -> str | Strategy:
-    """Lightning's strategy. Under DDP gradients lie in its buckets; buffers are sent along only where ranks would
-    differ in them, which synchronized batch norms do not."""
+    """Lightning's strategy. Under DDP gradients are views of its buckets; buffers are broadcast only if ranks could
+    differ in them, which they do not with synchronized batch norms."""
     if strategy.strategy != "ddp":
         return strategy.strategy
     known = inspect.signature(DistributedDataParallel.__init__).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # as it was called before
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # the former name
     buffers: Plain = {name: not strategy.sync_batchnorm}
     return DDPStrategy(gradient_as_bucket_view=True, **buffers)
 

@@ -1,4 +1,4 @@
-"""Options that contradict each other or the machine are refused before anything runs. Here their keys are known."""
+"""Checks of the options against each other and the machine, before anything runs; messages name the keys."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_run(options: TrainOptions) -> TrainOptions:
 
 
 def check_architecture(options: TrainOptions) -> None:
-    """Whether network, backbone and losses belong together.
+    """Check that network, backbone and losses belong together.
 
     Raises:
         ValueError: they do not.
@@ -58,10 +58,10 @@ def check_architecture(options: TrainOptions) -> None:
 
 
 def follow_batch(options: TrainOptions) -> TrainOptions:
-    """The options with the batch that the plan makes, and the rate, steps and warm-up that belong to it.
+    """The options with the batch of the plan, and with the rate, steps and warm-up for that batch.
 
     The rate grows linearly with the batch and everything counted in steps shrinks by the same factor, so that a run
-    sees as many images as its recipe says. Applying it twice changes nothing.
+    sees as many images as its experiment says. Applying it twice changes nothing.
     """
     plan = plan_of(options.strategy, options.dataset.batch_size)
     if plan.factor == 1.0:

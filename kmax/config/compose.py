@@ -35,7 +35,7 @@ from kmax.strategy.slurm import slurm_resources
 
 T = TypeVar("T")
 SHAPES = ("shapes", "demo")
-"""Experiments on the built-in dataset, whose recipe suits no other."""
+"""Experiments on the built-in dataset, which suit no other dataset."""
 
 
 def conf_dir() -> Path:
@@ -44,11 +44,11 @@ def conf_dir() -> Path:
 
 
 def run_id(environment: Mapping[str, str] | None = None) -> str:
-    """A name for the run directory that all ranks and all restarts share: the SLURM job or torchrun's `--rdzv-id` where
-    there is one, else the time.
+    """A name for the run directory that all ranks and all restarts share: the SLURM job or torchrun's `--rdzv-id` if
+    there is one, otherwise the time.
 
     Raises:
-        ValueError: other launchers than these have started several ranks, each of which has a clock of its own.
+        ValueError: another launcher has started several ranks, whose clocks may differ.
     """
     variables = os.environ if environment is None else environment
     job, elastic = variables.get("SLURM_JOB_ID"), variables.get("TORCHELASTIC_RUN_ID", "none")
@@ -83,7 +83,7 @@ def sweep_name() -> str | None:
 
 
 def run_name(*, _root_: DictConfig) -> str:
-    """What loggers call the run: `name`, in a sweep with the number of the job."""
+    """The name of the run for loggers: `name`, in a sweep with the number of the job."""
     return f"{_root_.name}-{HydraConfig.get().job.num}" if in_sweep() else str(_root_.name)
 
 
@@ -110,7 +110,7 @@ def _plain(config: DictConfig) -> Plain:
 
 
 def register() -> None:
-    """Make the schemas and the resolvers known to Hydra; calling it again changes nothing."""
+    """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
     OmegaConf.register_new_resolver("run_id", lambda: run_id(), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("plan", _plan, replace=True)
@@ -168,7 +168,7 @@ def read_options(kind: type[T], config: DictConfig) -> T:
         missing = sorted(OmegaConf.missing_keys(config))
     except InterpolationResolutionError as error:
         sentence = str(error).splitlines()[0].split("while resolving interpolation: ")[-1]
-        raise ValueError(sentence) from error  # what a resolver said: a batch that does not fit, a file that is missing
+        raise ValueError(sentence) from error  # the message of a resolver, e.g. that a file is missing
     if missing:
         raise ValueError(f"The configuration lacks a value for {', '.join(missing)}: set it, e.g. {missing[0]}=VALUE.")
     return build_options(kind, _plain(config))
@@ -190,7 +190,7 @@ def chosen(group: str) -> str | None:
 
 
 def check_mix() -> None:
-    """Refuse the recipe of the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
+    """Refuse experiments on the built-in shapes with another dataset: `dataset=coco` alone would mix the two.
 
     Raises:
         ValueError: the message names the experiments of that dataset.

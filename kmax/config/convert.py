@@ -24,7 +24,7 @@ from kmax.model.options import ModelOptions
 from kmax.options import build_options, to_plain
 
 PREFIX = "model."
-"""What our module's names begin with; the rest are the model's own."""
+"""Prefix of the names in our module; the rest of a name is the model's own."""
 DATASETS = ("coco", "cityscapes", "ade20k")
 MAX_SIZES = {"max_deeplab_s": (641, 1025), "max_deeplab_l": (1025,)}
 """Input sizes that MaX-DeepLab was published for."""
@@ -32,12 +32,12 @@ MAX_SIZES = {"max_deeplab_s": (641, 1025), "max_deeplab_l": (1025,)}
 
 @dataclass(frozen=True)
 class Told:
-    """What names and shapes cannot tell of a checkpoint.
+    """Facts about a checkpoint that do not follow from names and shapes.
 
-    `categories` are the classes, where their number tells no published dataset; `size` is the (H, W) that images are
-    fitted into, where it is not the dataset's; `resnet` the family whose ResNet it has, or `images` files or a folder
-    of pictures that tell it; `entry` its place in the model zoo; `experiment` the configuration of weights of ours that
-    lost theirs: the experiment's name, and overrides as on the command line.
+    `categories` are the classes, if their number identifies no published dataset; `size` is the (H, W) that images are
+    fitted into, if it is not the dataset's; `resnet` is the family of its ResNet, or `images` are files or a folder of
+    images from which to tell the family; `entry` is its entry in the model zoo; `experiment` is the configuration of
+    weights of ours without one: the experiment's name, and overrides as on the command line.
     """
 
     categories: Categories | None = None
@@ -50,18 +50,18 @@ class Told:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a checkpoint was recognized as, and what was taken for granted, in a sentence each."""
+    """What a checkpoint was recognized as, and what was assumed, in one sentence each."""
 
     recognized: str
     assumed: tuple[str, ...] = ()
 
 
 def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
-    """Translate a published checkpoint; nothing is written unless every entry has its place in the model.
+    """Translate a published checkpoint; nothing is written unless every entry fits the model.
 
     Raises:
         FileNotFoundError, ValueError: as `read_entries` and `recognize`; weights that do not fit the model.
-        AmbiguousError: names and shapes leave open what `told` does not say.
+        AmbiguousError: neither names and shapes nor `told` decide.
     """
     told = told or Told()
     entries = read_entries(source)
@@ -85,7 +85,7 @@ def convert(source: Path, target: Path, told: Told | None = None) -> Conversion:
 def _fitting(
     options: TrainOptions, categories: Categories, entries: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
-    """Entries as our module's state, in the model's kinds of number; `what` begins the message if they do not fit."""
+    """Entries as our module's state, in the model's dtypes; `what` begins the message if they do not fit."""
     with torch.device("meta"):
         own = model_from_options(options.backbone, options.model, categories.num_classes).state_dict()
     problem = describe_mismatch(own, entries)
@@ -115,7 +115,7 @@ def _provenance(source: Path, recognized: Recognized, entry: Published | None) -
 def nearest_options(
     recognized: Recognized, entry: Published | None = None, size: Sequence[int] | None = None
 ) -> TrainOptions:
-    """The options of the nearest experiment, with the model that the weights tell."""
+    """The options of the nearest experiment, with the model that follows from the weights."""
     dataset = recognized.categories.name
     overrides = ["backbone.pretrained=false", "~callbacks", "logger=none", *(entry.overrides if entry else ())]
     if dataset not in DATASETS:
@@ -138,7 +138,7 @@ def nearest_options(
 
 
 def _max_size(recognized: Recognized, size: Sequence[int] | None) -> int:
-    """The published input size of MaX-DeepLab next to `size`, which its weights do not tell; default: the smallest."""
+    """The published input size of MaX-DeepLab nearest to `size`; weights do not determine it; default: the smallest."""
     sizes = MAX_SIZES[recognized.backbone]
     return min(sizes, key=lambda side: abs(side - max(size))) if size else sizes[0]
 
@@ -150,9 +150,9 @@ def _fine_stem(recognized: Recognized) -> bool:
 
 
 def _complete(source: Path, entries: Mapping[str, Tensor], target: Path, told: Told) -> Conversion:
-    """Weights of ours, saved without the rest: with the configuration that was told they are a checkpoint again."""
+    """Complete weights of ours that were saved alone: with the given configuration they are a checkpoint again."""
     if not told.experiment:
-        read_checkpoint(source)  # says so if configuration and classes are missing
+        read_checkpoint(source)  # raises if configuration and classes are missing
         raise ValueError(
             f"{source} is a checkpoint of kmax already: --strip or --to-detectron2 say what to make of it."
         )

@@ -1,4 +1,4 @@
-"""The options of an evaluation: a checkpoint's, under what the command line says."""
+"""The options of an evaluation: those of the checkpoint, with the command line's on top."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kmax.options import OptionError, Plain, build_options, to_plain
 from kmax.strategy.batch_plan import num_devices
 
 TRAINED_AS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
-"""What training calls the precisions of prediction."""
+"""Lightning's names of the precisions of prediction."""
 
 
 def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> TrainOptions:
-    """The options that a checkpoint was trained with, under what evaluation says: its hardware, batch size, metrics and
-    whatever `dataset.…` and `inference.…` name. With another `dataset.root`, the paths below move along.
+    """The options that a checkpoint was trained with, with those of the evaluation on top: hardware, batch size,
+    metrics, and all of `dataset.…` and `inference.…`. With another `dataset.root`, the paths below it change as well.
 
     Raises:
         ValueError: a key or value that the checkpoint's configuration does not take.
@@ -46,7 +46,7 @@ def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> Train
 
 
 def laid_over(options: Any, changes: Plain, name: str) -> Any:
-    """Options with some of them changed; null leaves one as it is.
+    """Options with some of them changed; null leaves an option unchanged.
 
     Raises:
         OptionError: an unknown key, or a value that it does not take.
@@ -68,7 +68,7 @@ def _merged(base: Plain, over: Plain) -> Plain:
 
 
 def _moved(section: Plain, root: str | None) -> Plain:
-    """A dataset section whose paths below its own root lie below another one."""
+    """A dataset section whose paths below its root are moved below `root`."""
     old = str(section["root"])
 
     def move(value: Any) -> Any:

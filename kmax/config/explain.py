@@ -35,9 +35,9 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 
 def run_or_explain(function: Callable[[C], T], config: C) -> T:
-    """Call `function(config)`; a user's mistake ends in its one sentence and exit status 1, without a traceback.
+    """Call `function(config)`; a user's mistake ends in one sentence and exit status 1, without a traceback.
 
-    `HYDRA_FULL_ERROR=1` shows the traceback all the same. In a sweep the mistake of one job is a `JobError`, which
+    `HYDRA_FULL_ERROR=1` shows the traceback. In a sweep the mistake of one job is a `JobError`, which
     Hydra collects; a sweep that no launcher can run is refused as a whole.
     """
     sweep = in_sweep()
@@ -58,7 +58,7 @@ def run_or_explain(function: Callable[[C], T], config: C) -> T:
             if sweep:
                 raise JobError(sentence) from None
             sys.exit(1)
-        except (KeyboardInterrupt, SystemExit) as error:  # Lightning makes the second of the first
+        except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns the first into the second
             if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
                 print("Interrupted.", file=sys.stderr)
                 sys.exit(INTERRUPTED)

@@ -1,7 +1,7 @@
-"""What of a fine-tuning follows from the images: length, crop, batch, rate and the rest of `experiment=finetune`.
+"""The options of `experiment=finetune` that follow from the images: length, crop, batch, rate and others.
 
-Each number is an interpolation (`${finetune:steps}`) that reads the options before it, so that any of them can be set
-on the command line and those after it follow: size → batch → rate, steps → warm-up, validation, average.
+Each number is an interpolation (`${finetune:steps}`) that depends on the options before it, so that any of them can be
+set on the command line and the later ones follow: size → batch → rate, steps → warm-up, validation, average.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-PASSES = 60
+EPOCHS = 60
 LEAST_STEPS = 1500
 VALIDATIONS = 20
 SMALLEST, LARGEST, LARGEST_ON_CPU = 257, 641, 257  # sides of a crop
@@ -34,7 +34,7 @@ class DataFacts:
 
 
 def data_facts(annotation_file: str | Path) -> DataFacts:
-    """What a panoptic JSON in COCO's format says of its images.
+    """Facts about the images of a panoptic JSON in COCO's format.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or no image in it.
@@ -63,29 +63,29 @@ def _read_facts(path: Path, _changed: int) -> DataFacts:
 
 
 def crop_side(long_side: int, has_gpu: bool) -> int:
-    """The side of a square crop: about the images' longer side, 32k + 1 and no more than the machine bears."""
+    """The side of a square crop: about the images' longer side, of the form 32k + 1, limited by the machine."""
     side = 32 * round((long_side - 1) / 32) + 1
     return max(SMALLEST, min(side, LARGEST if has_gpu else LARGEST_ON_CPU))
 
 
-def steps_for(images: int, batch: int, passes: float = PASSES) -> int:
-    """Optimizer steps of so many passes over the images, at least `LEAST_STEPS`, in whole hundreds."""
-    return max(LEAST_STEPS, 100 * math.ceil(passes * images / batch / 100))
+def steps_for(images: int, batch: int, epochs: float = EPOCHS) -> int:
+    """Optimizer steps of `epochs` epochs over the images, at least `LEAST_STEPS`, in whole hundreds."""
+    return max(LEAST_STEPS, 100 * math.ceil(epochs * images / batch / 100))
 
 
 def rate_for(batch: int) -> float:
-    """The learning rate of a batch: the published one times the square root of the batches' ratio, as Adam wants it."""
+    """The learning rate of a batch: the published one times the square root of the batches' ratio, as suits Adam."""
     return float(f"{PUBLISHED_RATE * math.sqrt(batch / PUBLISHED_BATCH):.2g}")
 
 
 def samples_for(size: tuple[int, int], stride: int) -> int:
-    """Pixels that the losses draw from a crop: an eighth of its cells, no more than published."""
+    """Pixels that the losses draw from a crop: an eighth of its cells, at most the published number."""
     cells = -(-size[0] // stride) * -(-size[1] // stride)
     return max(64, min(MOST_SAMPLES, cells // 8))
 
 
 def value(key: str, *, _root_: DictConfig) -> object:
-    """The resolver `finetune`: one of the numbers that follow from the data, under what else is set.
+    """The resolver `finetune`: one of the numbers that follow from the data and from the other options.
 
     Raises:
         FileNotFoundError, ValueError: as `data_facts`.
@@ -120,11 +120,11 @@ def plan_text(options: Any) -> str:
     """The plan that is printed before a fine-tuning starts."""
     dataset, optimizer = options.dataset, options.optimizer
     facts = data_facts(dataset.train["annotation_file"])
-    passes = optimizer.steps * dataset.batch_size / facts.images
+    epochs = optimizer.steps * dataset.batch_size / facts.images
     frozen = options.backbone.freeze
     parts = [
         f"{facts.images} images, {facts.classes} classes, crops of {dataset.size[0]}×{dataset.size[1]}",
-        f"batch {dataset.batch_size}, {optimizer.steps} steps ({passes:.0f} passes), rate {optimizer.lr:g}",
+        f"batch {dataset.batch_size}, {optimizer.steps} steps ({epochs:.0f} epochs), rate {optimizer.lr:g}",
         f"validation every {options.trainer.val_every_steps} steps",
     ]
     if frozen not in (0, "none"):

@@ -1,4 +1,4 @@
-"""The folder of a run: announced first, with a log of what was printed, and removed where the start has failed."""
+"""The folder of a run: printed first, with a log of the output, and removed if the start has failed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from kmax.config.compose import in_sweep
 from kmax.console import recording
 
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Where launchers say which process of a run this is."""
+"""Environment variables in which launchers give the rank of a process."""
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for the run, as far as is known before processes find each other."""
+    """Whether this process is rank 0, as far as is known before the ranks are connected."""
     return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
 
 
 def shown(path: Path) -> Path:
-    """A path as short as it can be written here: relative to the current folder if it lies below."""
+    """The shortest form of a path: relative to the current folder if it is below that."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextmanager
 def run_folder() -> Iterator[None]:
-    """Inside the block, what is printed goes to `JOB.log` in the folder of the run (`train.log`), too.
+    """Inside the block, output also goes to `JOB.log` in the folder of the run (`train.log`).
 
-    The first line names the folder. Where the block ends in an error before anything was left there, the folder is
-    removed again; those of a sweep's jobs stay, with the reason in their log.
+    The first line names the folder. If the block ends in an error before anything else was written there, the folder
+    is removed again; those of a sweep's jobs stay, with the reason in their log.
     """
     hydra = HydraConfig.get() if HydraConfig.initialized() else None  # a script without Hydra has no folder either
     if hydra is None or hydra.output_subdir is None or not is_first_rank():
@@ -50,7 +50,7 @@ def run_folder() -> Iterator[None]:
         if not in_sweep():
             remove_if_unused(folder, (hydra.output_subdir, log))
         raise
-    except Exception:  # a fault of ours, which Hydra is going to show
+    except Exception:  # an error of ours, which Hydra will show
         with (folder / log).open("a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
         raise

@@ -1,4 +1,4 @@
-"""Arguments that Hydra's grammar does not take: what they are, and how to write them."""
+"""Messages about arguments that Hydra's grammar refuses, and how to write them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kmax.console import override
 def grammar_mistake(arguments: Sequence[str]) -> str | None:
     """A sentence about the first argument that cannot be read as `key=value`, and how to write it; None if all can.
 
-    Hydra gives a meaning to `= , : ( ) [ ] { }`, quotes and spaces in values, and takes letters of other alphabets in
-    quotes only.
+    In Hydra, `= , : ( ) [ ] { }`, quotes and spaces in values have a meaning, and letters of other alphabets need
+    quotes.
 
     Args:
         arguments: of the command line, without the program; those that begin with a dash are left alone.

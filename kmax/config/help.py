@@ -25,7 +25,7 @@ GROUPS = (
 )
 """Configuration groups of `train.py`, the most used first."""
 OPEN = {"inference": InferenceOptions}
-"""Sections that take some of the options of another one."""
+"""Sections that accept a part of the options of another section."""
 INDENT = 6
 
 

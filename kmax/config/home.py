@@ -1,4 +1,4 @@
-"""`~` is the home folder in every option, not only where a shell has seen it."""
+"""`~` means the home folder in every option, not only where a shell expands it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The roots of the configuration, one per program, made of the options that the rooms declare. Imports no torch."""
+"""The roots of the configuration, one per program, made from the options that the packages declare. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class TrainerOptions(Options):
-    """How often the run looks at itself, in optimizer steps."""
+    """How often a run validates, logs and saves, in optimizer steps."""
 
     val_every_steps: int = option(REQUIRED, "steps between two validations", at_least=1)
-    save_every_steps: int = option(500, "steps between two checkpoints to go on from", at_least=1)
+    save_every_steps: int = option(500, "steps between two checkpoints for resuming", at_least=1)
     log_every_steps: int = option(50, "steps between two lines of metrics.csv", at_least=1)
     limit_val_batches: int | float | None = option(
-        None, "an integer: so many validation batches; a fraction: that part of them; null: all", above=0
+        None, "number of validation batches, or a fraction of them; null: all", above=0
     )
     num_sanity_val_steps: int = option(0, "validation batches before training", at_least=0)
     val_metrics: list[str] = option(["pq"], "what validation measures", choices=METRICS)
@@ -44,7 +45,7 @@ class TrainerOptions(Options):
 
 @dataclass(frozen=True)
 class PlanOptions(Options):
-    """What follows from hardware and recipe together; computed, to be read and not to be set."""
+    """Values that follow from hardware and experiment together; computed, not to be set."""
 
     total_devices: int = option("${plan:total_devices}", "devices of all nodes")
     batch_size_per_device: int = option("${plan:batch_size_per_device}", "images a device holds at once")
@@ -63,15 +64,15 @@ class TrainOptions(Options):
     optimizer: OptimizerOptions = section(OptimizerOptions, "the optimizer")
     inference: InferenceOptions = section(InferenceOptions, "thresholds and test-time options of validation")
     strategy: StrategyOptions = section(StrategyOptions, "the hardware")
-    trainer: TrainerOptions = section(TrainerOptions, "how often the run looks at itself")
+    trainer: TrainerOptions = section(TrainerOptions, "how often the run validates, logs and saves")
     callbacks: Plain = option({}, "callbacks by name, each with its _target_")
     logger: Plain = option({}, "loggers by name, each with its _target_")
-    plan: PlanOptions = section(PlanOptions, "what follows from hardware and recipe")
-    name: str = option("kmax", "of the run: its folder is runs/NAME/…")
-    seed: int = option(1, "of initialization, order and augmentation", at_least=0, at_most=2**32 - 1)
+    plan: PlanOptions = section(PlanOptions, "values that follow from hardware and experiment")
+    name: str = option("kmax", "name of the run, whose folder is runs/NAME/…")
+    seed: int = option(1, "seed of initialization, order and augmentation", at_least=0, at_most=2**32 - 1)
     init_from: str | None = option(None, "start from the weights of this checkpoint")
-    resume: str | None = option("auto", "auto: go on where the run's folder stands; never; or a checkpoint")
-    metric: str = option("val/pq", "what best.ckpt and sweeps go by")
+    resume: str | None = option("auto", "auto: continue the run in the folder; never; or a checkpoint")
+    metric: str = option("val/pq", "metric of best.ckpt and of sweeps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +98,7 @@ class EvaluateOptions(Options):
     batch_size: int = option(1, "images per pass", at_least=1)
     precision: str | None = option(None, "of the network; null: strategy.precision", choices=PRECISIONS)
     save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
-    limit: int | None = option(None, "only the first so many images", at_least=1)
+    limit: int | None = option(None, "use only this many images from the beginning", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -109,19 +110,19 @@ class PredictOptions(Options):
     output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
-        "what is written; video: the overlays of a video, as one",
+        "what is written; video: the overlays of a video, joined",
         choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
     size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
     batch_size: int = option(1, "images per pass", at_least=1)
-    limit: int | None = option(None, "only so many new images", at_least=1)
+    limit: int | None = option(None, "predict only this many new images", at_least=1)
     device: str = option("auto", DEVICES)
     runtime: str = option("torch", "how the network is run; onnx on the CPU in fp32 only", choices=RUNTIMES)
     precision: str = option("fp32", "of the network; half precision is for GPUs", choices=PRECISIONS)
-    num_workers: int = option(2, "threads that read, and as many that write", at_least=0)
+    num_workers: int = option(2, "number of threads that read, and of threads that write", at_least=0)
     top_instances: int = option(100, "(query, class) pairs that instances are made of", at_least=1)
-    overwrite: bool = option(False, "begin a folder of results anew")
+    overwrite: bool = option(False, "delete earlier results in the folder")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class DemoOptions(Options):
     ckpt: str = option("runs/demo/checkpoints/best.ckpt", "the checkpoint; the default is what make demo trains")
     examples: str | None = option(None, "folder of example images; null: the dataset's own")
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all")
-    port: int | None = option(None, "null: the first free one from 7860 on", at_least=0, at_most=65535)
+    port: int | None = option(None, "port; null: the first free one from 7860 on", at_least=0, at_most=65535)
     device: str = option("auto", DEVICES)
     size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
     max_upload_mb: int = option(20, "largest upload in megabytes", at_least=1)

@@ -9,8 +9,8 @@ from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, Precision
 
 
 class _ImagesStayBytes(Precision):
-    """Batches stay as they are, since the model takes images to the precision of its weights; and so does torch's
-    default precision, since the losses choose theirs."""
+    """Batches stay unchanged, since the model converts images to the precision of its weights. torch's default
+    precision stays unchanged as well, since the losses choose their own."""
 
     def convert_input(self, data: Any) -> Any:
         return data
@@ -20,11 +20,12 @@ class _ImagesStayBytes(Precision):
 
 
 class HalfWeights(_ImagesStayBytes, HalfPrecision):  # type: ignore[misc]  # Lightning narrows the return type
-    """`bf16-true`: weights, moments and statistics in bfloat16: half the memory, and steps below 1/256 vanish."""
+    """`bf16-true`: weights, moments and statistics in bfloat16: half the memory, but relative steps below 1/256
+    vanish."""
 
 
-class DoubleWeights(_ImagesStayBytes, DoublePrecision):  # type: ignore[misc]  # likewise
-    """`64-true`: everything in float64, to compare with."""
+class DoubleWeights(_ImagesStayBytes, DoublePrecision):  # type: ignore[misc]  # as above
+    """`64-true`: everything in float64, as a reference."""
 
 
 def precision_plugins(precision: str) -> list[Precision]:

@@ -12,10 +12,10 @@ from kmax.config.convert import Conversion, Told, convert
 
 def checkpoint_path(name: str | Path) -> Path:
     """The file of a checkpoint: a path as it is, a name of the model zoo as the file in the user's cache, which is
-    downloaded and converted if it is not there yet. What exists under the name as a file or folder goes first.
+    downloaded and converted if it is not there yet. An existing file or folder of that name takes precedence.
 
     Raises:
-        ValueError: weights that cannot be had, or are no checkpoint of a whole model.
+        ValueError: weights that are not available, or no checkpoint of a whole model.
     """
     path = Path(name).expanduser()
     if str(name) not in published() or path.exists():
@@ -30,7 +30,8 @@ def checkpoint_path(name: str | Path) -> Path:
 
 
 def download(entry: Published, told: Told | None = None) -> tuple[Path, Conversion | None]:
-    """The converted file of a published model in the user's cache, and what it was taken for if that was decided now.
+    """The converted file of a published model in the user's cache, and, if it was converted now, what it was recognized
+    as.
 
     Raises:
         ValueError: as `local_weights` and `convert`.

@@ -1,4 +1,4 @@
-"""Libraries say what matters to a user of kmax, and nothing else."""
+"""Silence messages of libraries that do not matter to a user of kmax."""
 
 from __future__ import annotations
 

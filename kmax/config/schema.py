@@ -39,6 +39,6 @@ def _thaw(config: DictConfig) -> None:
 
 
 def store_schemas() -> None:
-    """Make the schemas known to Hydra; calling it again changes nothing."""
+    """Register the schemas with Hydra; calling it again changes nothing."""
     for name, kind in ROOTS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema(kind))

@@ -1,4 +1,4 @@
-"""What errors say, as one sentence."""
+"""The message of an error as one sentence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NOT_FOUND = re.compile(r"Environment variable '(.+?)' not found")
 def sentence_of(error: BaseException) -> str:
     """The sentence of an error that its reader can act on.
 
-    One from a DataLoader's worker carries that worker's traceback, whose last line it is; one from OmegaConf begins
-    with it and goes on about its insides.
+    In an error from a DataLoader's worker it is the last line of that worker's traceback; an error from OmegaConf
+    begins with it and continues with internals.
     """
     lines = str(error).strip().splitlines()
     if not lines:

@@ -10,7 +10,7 @@ from kmax.options import OptionError, Plain, build_options
 
 
 def stored_config(checkpoint: CheckpointDict) -> Plain:
-    """The configuration of a checkpoint in its form of today: version 0.1 kept `inference` inside `dataset`."""
+    """The configuration of a checkpoint in today's form: version 0.1 kept `inference` inside `dataset`."""
     config = dict(checkpoint[CONFIG_KEY])
     dataset = dict(config.get("dataset", {}))
     if "inference" in dataset:

@@ -1,4 +1,4 @@
-"""What a run says at its beginning and at its end."""
+"""The lines that a run prints at its beginning and at its end."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LEFT = {
 
 
 def plan_line(plan: BatchPlan, steps: int, every: int, parameters: int) -> str:
-    """How long, in which batches, validated how often, and how large the model is."""
+    """The line with length, batches, validation interval and size of the model."""
     return joined(
         f"plan · {steps} steps", str(plan), f"validated every {every} steps", f"{parameters / 1e6:.1f} M parameters"
     )
 
 
 def end_lines(folder: Path, metric: str, metrics: Mapping[str, float], step: int | None, following: bool) -> list[str]:
-    """The result, where everything lies, and the commands that usually follow.
+    """The result, the files, and the commands that usually follow.
 
     Args:
         folder: of the run.
-        metrics, step: what was measured with the best weights, and when.
+        metrics, step: the metrics of the best weights, and their step.
         following: name the commands.
     """
     lines = [f"{metric} {percent(metrics.get(metric))}{'' if step is None else f' at step {step}'}"]
@@ -49,5 +49,5 @@ def end_lines(folder: Path, metric: str, metrics: Mapping[str, float], step: int
 
 
 def _program(file: str) -> str:
-    """A script where it can be started from here, else the command that an installation brings."""
+    """A script if it can be started from here, otherwise the command that an installation provides."""
     return file if Path(file).is_file() else f"kmax-{Path(file).stem}"

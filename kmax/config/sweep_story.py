@@ -1,4 +1,4 @@
-"""What a sweep says: its folder at the beginning, a table at the end."""
+"""The lines that a sweep prints: its folder at the beginning, a table at the end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kmax.results.sweeps import comparison, comparison_table, read_runs, save_co
 
 
 class SweepStory(Callback):
-    """Name the folder of a sweep before its first job, and compare the jobs when it ends, however it does: also after a
-    job has failed or somebody has pressed Ctrl-C, there is a table of what is done."""
+    """Name the folder of a sweep before its first job, and compare the jobs when it ends: also after a job has
+    failed or after Ctrl-C there is a table of the finished jobs."""
 
     def __init__(self, metric: str = "val/pq") -> None:
         self.metric = metric
@@ -26,7 +26,7 @@ class SweepStory(Callback):
         self._folder = Path(config.hydra.sweep.dir)
         self.metric = config.get("metric", self.metric)
         print(f"sweep folder · {shown(self._folder.absolute())}", flush=True)
-        atexit.register(self._finish)  # Hydra calls nobody where a job has failed
+        atexit.register(self._finish)  # Hydra calls no callback if a job has failed
 
     def on_multirun_end(self, config: DictConfig, **options: Any) -> None:
         self._finish()

@@ -21,7 +21,7 @@ from kmax.model import Network
 from kmax.module import KMaXModule
 
 PREFIX = "model."
-"""Of the network's weights in the state of a KMaXModule."""
+"""Prefix of the network's weights in the state of a KMaXModule."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class TrainedModel:
 
 
 def load_trained(path: str | Path) -> TrainedModel:
-    """The trained model in `path`, or of that name in the model zoo, in eval mode on the CPU, built from nothing but
-    the checkpoint.
+    """The trained model in `path`, or of that name in the model zoo, in eval mode on the CPU, built from the
+    checkpoint alone.
 
     Raises:
         FileNotFoundError, ValueError: no such file; damaged, foreign, or of a configuration that is not known; weights
@@ -57,7 +57,7 @@ def load_trained(path: str | Path) -> TrainedModel:
 
 
 def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
-    """Strict loading with one clear sentence for what doesn't fit.
+    """Load weights strictly; if they do not fit, the error is one sentence.
 
     Raises:
         ValueError: names or shapes differ; the message names the first of each kind.
@@ -98,8 +98,8 @@ def initialize_from(module: KMaXModule, options: TrainOptions, path: str | Path)
 
 
 def class_dependent(options: TrainOptions) -> list[str]:
-    """Names of the weights of a module whose shape depends on the number of classes: two models that differ in nothing
-    else tell."""
+    """Names of the weights of a module whose shape depends on the number of classes: found by comparing
+    two models that differ in nothing else."""
     backbone = replace(options.backbone, pretrained=False)
     with torch.device("meta"):
         one, other = (model_from_options(backbone, options.model, classes).state_dict() for classes in (2, 3))

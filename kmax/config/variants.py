@@ -1,7 +1,7 @@
 """Which of two ResNets a published checkpoint has, where names and shapes are the same.
 
 COCONut's code trains with Detectron2's ResNet-50 or with deeplab2's (no pool after the stem, sums before the
-activation). Its files do not say which, and the wrong one gives silently wrong numbers.
+activation). Its files do not say which, and the wrong one silently gives wrong numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kmax.inference.preprocess import normalize
 
 VARIANTS = ("detectron2", "deeplab2")
 SIZE = (641, 641)
-"""What images are fitted into: statistics depend little on it."""
+"""Size that images are fitted into; the statistics depend little on it."""
 MOST_IMAGES = 16
 FIRST_STAGE = "layer1."
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class AmbiguousError(ValueError):
-    """What names and shapes leave open, and the choices."""
+    """Names and shapes leave a choice open; the message names the options."""
 
     def __init__(self, source: Path, entry: Published | None) -> None:
         command = f"--download {entry.name}" if entry else f"{source} TARGET"
@@ -50,11 +50,11 @@ def choose_variant(
     images: Path | None,
     entry: Published | None,
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The option `backbone.family` where names cannot tell it, and what was taken for granted, in words.
+    """The option `backbone.family` if names do not determine it, and a sentence on what was assumed.
 
     Raises:
-        AmbiguousError: it is not told, and the checkpoint is one of those that may have either.
-        ValueError: told for a checkpoint that has no choice; no image to compare on.
+        AmbiguousError: it is not given, and the checkpoint may have either.
+        ValueError: it is given for a checkpoint without a choice; no image to compare on.
     """
     resnet = recognized.family == "detectron2" and recognized.backbone.startswith("resnet")
     open_choice = resnet and not recognized.model.get("stem_stage")
@@ -80,8 +80,8 @@ def _distance(options: TrainOptions, recognized: Recognized, variant: str, image
     """How far a backbone's activations are from those that it was trained with.
 
     A batch norm keeps mean and variance of what it saw in training. The distance is |mean on the images − kept mean|
-    in kept standard deviations, averaged over the channels of each norm and over the norms of the first stage: behind
-    the stem, where one ResNet pools and the other does not, the two part ways.
+    in kept standard deviations, averaged over the channels of each norm and over the norms of the first stage: the two
+    ResNets differ after the stem, where one pools and the other does not.
     """
     with torch.device("meta"):
         model = model_from_options(
@@ -97,7 +97,7 @@ def _distance(options: TrainOptions, recognized: Recognized, variant: str, image
 
 @torch.no_grad()
 def statistics_distance(network: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Tensor) -> float:
-    """The distance between what batch norms of a network see of normalized images (B, 3, H, W) and what they kept."""
+    """The distance between the statistics of normalized images (B, 3, H, W) in the batch norms and the stored ones."""
     found: list[float] = []
 
     def compare(norm: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:

@@ -38,7 +38,7 @@ class MaXBackbone(nn.Module):
 
 
 class MaXDeepLab(nn.Module):
-    """A mask transformer whose slots and pixels exchange information from within the backbone on.
+    """A mask transformer whose slots and pixels exchange information, beginning inside the backbone.
 
     Args:
         variant: which of the published networks, `s` or `l`.

@@ -1,4 +1,4 @@
-"""What the optimizer is told: groups of parameters, and the rate over the steps."""
+"""Settings of the optimizer: parameter groups, and the learning rate over the steps."""
 
 from kmax.optim.param_groups import parameter_groups
 from kmax.optim.restored import follow_options

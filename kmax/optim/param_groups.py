@@ -1,4 +1,4 @@
-"""Which parameters decay, and which learn slowly."""
+"""Parameter groups: which parameters have weight decay, and which a smaller rate."""
 
 from __future__ import annotations
 

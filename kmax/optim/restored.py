@@ -1,4 +1,4 @@
-"""An optimizer that was restored from a checkpoint follows the options of the run that goes on."""
+"""Apply the options of a resumed run to an optimizer restored from a checkpoint."""
 
 from __future__ import annotations
 

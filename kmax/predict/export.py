@@ -2,7 +2,7 @@
 
 An exported model takes images (B, H, W, 3) uint8 RGB and `content` (B, 2) int64, the rows and columns of each image
 that are not padding; it returns class logits (B, N, K+1) and mask logits (B, N, h, w) of the final prediction, float32.
-`kmax.predict.serving` makes such inputs from pictures and a panoptic segmentation from the outputs.
+`kmax.predict.serving` makes such inputs from images and a panoptic segmentation from the outputs.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ class ExportableModel(nn.Module):
 
 
 TIE = 100
-"""How much further than the tolerance a pixel that changes its cluster may carry the logits of a picture."""
+"""Factor of the tolerance that applies if a pixel changes its cluster, which moves the logits of an image further."""
 
 
 @dataclass(frozen=True)
 class Parity:
     """An exported model against eager PyTorch: the largest deviation of a class or mask logit, relative to the largest
-    logit of its kind in the picture; of `pictures` compared, how many deviate `beyond` the tolerance, how many panoptic
-    maps are `identical`, and the pixels that differ."""
+    logit of its kind in the image; the number of `images`, of those that deviate `beyond` the tolerance, and of
+    `identical` panoptic maps; and the pixels that differ."""
 
     deviation: float
-    pictures: int
+    images: int
     beyond: int
     identical: int
     differing_pixels: int
 
 
 def describe(trained: TrainedModel, size: tuple[int, int]) -> Description:
-    """What the exported file will say of itself."""
+    """The description that the exported file carries."""
     categories = trained.categories
     return Description(size, tuple(categories.names), tuple(categories.is_thing), _thresholds(trained))
 
 
 def _thresholds(trained: TrainedModel) -> Json:
-    """What `serving.panoptic` takes; test-time options that run the network again are left out."""
+    """The thresholds for `serving.panoptic`, without test-time options that run the network again."""
     return {field.name: getattr(trained.inference, field.name) for field in fields(Thresholds)}
 
 
@@ -87,23 +87,22 @@ def export_model(
     format: str,
     size: tuple[int, int],
     batch: int | str,
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     tolerance: float = 1e-4,
 ) -> Parity:
-    """Export, compare with eager on `pictures`, and only then give the file its name.
+    """Export to a temporary file, compare with eager on `images`, and only then move the file to `path`.
 
     Args:
         format: `onnx`, `pt2` or `aoti`.
         size: (H, W) of the input.
         batch: a number, or `dynamic`.
-        pictures: (H0, W0, 3) uint8 RGB, of any sizes.
-        tolerance: how far a picture's logits may deviate. One picture in ten may deviate up to `TIE` times as far:
-            where two queries are equally near to a pixel, rounding decides the k-means assignment, in eager float32
-            as well.
+        images: (H0, W0, 3) uint8 RGB, of any sizes.
+        tolerance: how far an image's logits may deviate. One image in ten may deviate up to `TIE` times as far: if
+            two queries are equally near to a pixel, rounding decides the k-means assignment, also in eager float32.
 
     Raises:
         ValueError: an unknown format, an impossible size or batch, a missing extra or compiler, or a deviation
-            beyond `tolerance` in more than a tenth of the pictures, or beyond `TIE` times that in any.
+            beyond `tolerance` in more than a tenth of the images, or beyond `TIE` times that in any.
     """
     path = Path(path)
     write, load = _backend(format)
@@ -112,11 +111,11 @@ def export_model(
         with _quiet():
             write(_program(model, size, batch), describe(trained, size), temporary)
         count = 1 if batch == "dynamic" else int(batch)
-        parity = compare(model, load(temporary), trained, size, count, pictures, tolerance)
-        if parity.beyond > parity.pictures // 10 or not parity.deviation <= TIE * tolerance:
+        parity = compare(model, load(temporary), trained, size, count, images, tolerance)
+        if parity.beyond > parity.images // 10 or not parity.deviation <= TIE * tolerance:
             raise ValueError(
                 f"The exported model deviates from eager by up to {parity.deviation:.1e}, in {parity.beyond} of "
-                f"{parity.pictures} pictures beyond tolerance={tolerance:.0e}: nothing was written."
+                f"{parity.images} images beyond tolerance={tolerance:.0e}: nothing was written."
             )
     return parity
 
@@ -128,7 +127,7 @@ def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Expor
         raise ValueError(f"batch={batch} is unknown: give a number of images, or dynamic.")
     if min(size) < 33:
         raise ValueError(f"size={list(size)} is too small: the coarsest feature has stride 32, so give at least 33.")
-    count = 2 if dynamic else int(batch)  # of one image alone, torch.export would take the axis for constant
+    count = 2 if dynamic else int(batch)  # with a single image, torch.export would assume that the axis is constant
     images = torch.zeros(count, *size, 3, dtype=torch.uint8)
     content = torch.tensor([list(size)] * count)
     axis = {0: torch.export.Dim("batch")}
@@ -147,7 +146,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _backend(format: str) -> tuple[Callable[[ExportedProgram, Description, Path], None], Callable[[Path], Run]]:
-    """How a format is written, and how a file of it is run.
+    """The functions that write a format and that load a file of it.
 
     Raises:
         ValueError: unknown, or something that it needs is missing.
@@ -215,15 +214,15 @@ def compare(
     trained: TrainedModel,
     size: tuple[int, int],
     batch: int,
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     tolerance: float,
 ) -> Parity:
-    """Run both on `pictures`, `batch` at a time (a short last batch is filled up with its first picture).
+    """Run both on `images`, `batch` at a time (a short last batch is filled up with its first image).
 
     The eager map comes from `kmax.inference.postprocess`, the exported one from `kmax.predict.serving`: the whole path
     is compared.
     """
-    everything = list(pictures)
+    everything = list(images)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     deviations: list[float] = []
     for start in range(0, len(everything), batch):
@@ -232,10 +231,10 @@ def compare(
         with torch.no_grad():
             eager = model(*map(torch.as_tensor, inputs))
         exported = run(*inputs)
-        for i, picture in enumerate(some):
+        for i, image in enumerate(some):
             both = [(ours[i].numpy(), theirs[i]) for ours, theirs in zip(eager, exported, strict=True)]
             deviations.append(max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in both))
-            pairs.append(_maps(trained, size, picture.shape[:2], [x[i] for x in eager], [x[i] for x in exported]))
+            pairs.append(_maps(trained, size, image.shape[:2], [x[i] for x in eager], [x[i] for x in exported]))
     differing = [int((first != second).sum()) for first, second in pairs]
     beyond = sum(not deviation <= tolerance for deviation in deviations)  # NaN is beyond, too
     return Parity(max(deviations), len(pairs), beyond, differing.count(0), sum(differing))
@@ -248,7 +247,7 @@ def _maps(
     eager: list[Tensor],
     exported: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The segment maps (H0, W0) of one picture: of eager logits by torch, of exported logits by NumPy."""
+    """The segment maps (H0, W0) of one image: of eager logits by torch, of exported logits by NumPy."""
     is_thing, thresholds = trained.categories.is_thing, trained.inference
     sizes = Sizes.fit(size, original)
     ours = postprocess.panoptic(eager[0], eager[1], is_thing, thresholds, sizes)

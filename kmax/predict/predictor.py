@@ -28,16 +28,16 @@ from kmax.predict.runtime import RunnableNetwork, prepare
 from kmax.structures import Instances, PanopticMap, Prediction
 
 RESULTS = ("panoptic", "semantic", "instances")
-"""What can be asked of a `Predictor`."""
+"""Results that a `Predictor` can return."""
 
 
 @dataclass(frozen=True)
 class RawPrediction:
-    """What the network says of one image, from which results follow at any thresholds.
+    """The output of the network for one image, from which results follow at any thresholds.
 
-    `stages` are the predictions from coarse to final (the final one alone unless all were asked for), without batch:
+    `stages` are the predictions from coarse to final (only the final one, unless all were asked for), without batch:
     class logits (N, K+1), mask logits (N, h, w), pixel feature (D, h, w; empty where passes were averaged), padding
-    included. `sizes` tells what is padding and how large the image was.
+    included. `sizes` are the sizes of the image on its way.
     """
 
     stages: tuple[Prediction, ...]
@@ -74,7 +74,7 @@ class Predictor:
         trained: the network with its classes and thresholds.
         size: (H, W) that an image is fitted into and padded to; default: that of training.
         device: where the model runs.
-        inference: thresholds and test-time options unless a call says otherwise; default: those of the checkpoint.
+        inference: thresholds and test-time options, which a call may override; default: those of the checkpoint.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Predictor:
         runtime: str = "torch",
         precision: str = "fp32",
     ) -> Predictor:
-        """A predictor built from nothing but a checkpoint; on the GPU where there is one, unless told otherwise.
+        """A predictor built from a checkpoint alone; by default on the GPU if there is one.
 
         Args:
             size: (H, W) of the input, default the one of the checkpoint's dataset.
@@ -127,7 +127,7 @@ class Predictor:
         thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> Predictor:
         """A predictor with published weights by their name in the model zoo (`coco_resnet50`), downloaded once; a path
-        is taken, too.
+        works as well.
 
         Args:
             device, size, thresholds: as for `from_checkpoint`.
@@ -141,7 +141,7 @@ class Predictor:
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """What the predictions of all layers may be called, coarse to final, with their strides."""
+        """A name for each prediction, coarse to final, with its stride."""
         return self.model.stage_names
 
     @property
@@ -194,7 +194,7 @@ class Predictor:
         all_stages: bool = False,
         thresholds: Thresholds | Mapping[str, object] | None = None,
     ) -> list[RawPrediction]:
-        """Run the network alone; `finish` makes results of what it says, as often as you like.
+        """Run only the network; `finish` turns its output into results, as often as needed.
 
         With test-time options images go through the network one by one.
 
@@ -233,7 +233,7 @@ class Predictor:
         keep_raw: bool = False,
         top: int = 100,
     ) -> Result:
-        """The results that follow from what the network said; the arguments are those of `batch`.
+        """The results that follow from the output of the network; the arguments are those of `batch`.
 
         Raises:
             ValueError: an unknown result or threshold.

@@ -1,4 +1,4 @@
-"""How far a prediction is: a bar on a terminal, a plain line now and then elsewhere; both on standard error."""
+"""The progress of a prediction: a bar on a terminal, otherwise a plain line from time to time; on standard error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ImageProgress:
     """Counts images: `predicting 12/300 · 4.2 images/s · 0:01:09 left`.
 
     Args:
-        total: how many there will be, None where nobody knows.
+        total: the number of images, None if it is unknown.
         seconds: between two plain lines, at least.
     """
 
@@ -58,7 +58,7 @@ class ImageProgress:
             self.say(f"predicting {self.line()}")
 
     def line(self) -> str:
-        """What is known."""
+        """The line, with the numbers that are known."""
         rate = self._pace.steps_per_second
         left = self._pace.seconds_left(self.total - self.done, 0) if self.total is not None else None
         return joined(
@@ -69,5 +69,5 @@ class ImageProgress:
 
     @staticmethod
     def say(text: str) -> None:
-        """A line of its own, whatever names are in it."""
+        """Print a line; characters of names have no special meaning in it."""
         print(plain(text), file=sys.stderr, flush=True)

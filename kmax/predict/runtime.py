@@ -1,4 +1,4 @@
-"""How a trained network is run: as it is, compiled, or by ONNX Runtime; in full or in half precision.
+"""The ways to run a trained network: eager, compiled, or by ONNX Runtime; in full or in half precision.
 
 Letters: B batch, H×W input size.
 """
@@ -113,7 +113,7 @@ class _Final(nn.Module):
 
 
 def _export(model: nn.Module, size: tuple[int, int], path: Path) -> None:
-    images = torch.zeros(2, 3, *size)  # of one image alone, the exporter would take the axis for constant
+    images = torch.zeros(2, 3, *size)  # with a single image, the exporter would assume that the axis is constant
     with torch.no_grad():
         program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
         result = torch.onnx.export(program, input_names=["images"], dynamo=True, verbose=False)

@@ -1,9 +1,9 @@
-"""What serving an exported model needs around the network, with NumPy and Pillow alone: no torch, nothing of kmax.
+"""Everything around the network that serving an exported model needs, with NumPy and Pillow only: no torch, no kmax.
 
-`prepare` makes the model's inputs from pictures, `panoptic` a segmentation from its outputs. The definitions are those
+`prepare` makes the model's inputs from images, `panoptic` a segmentation from its outputs. The definitions are those
 of `kmax.inference.postprocess`; this file may be copied into a service as it is.
 
-Letters: B batch, N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 picture, T taps.
+Letters: B batch, N queries, K classes without void, h×w mask logits, H×W padded input, H0×W0 image, T taps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STRIP_ELEMENTS = 2**22
 
 
 class RefusedImageError(ValueError):
-    """A picture that is not read; the message says why, and what to do."""
+    """An image that is refused; the message gives the reason and the remedy."""
 
 
 class SegmentInfo(NamedTuple):
@@ -35,8 +35,8 @@ class SegmentInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """What an exported model says of itself: input `size` (H, W), `names` and `is_thing` of the K classes, and the
-    thresholds it was trained with, as `panoptic` takes them."""
+    """The description that an exported model carries: input `size` (H, W), `names` and `is_thing` of the K classes, and
+    the thresholds it was trained with, as `panoptic` takes them."""
 
     size: tuple[int, int]
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Description:
     thresholds: dict[str, Any]
 
     def to_json(self) -> str:
-        """As text, the way an exported file carries it."""
+        """The text that an exported file carries."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -55,21 +55,21 @@ class Description:
         return cls((height, width), tuple(fields["names"]), tuple(fields["is_thing"]), fields["thresholds"])
 
 
-def open_picture(path: str | Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, by the rule of `kmax.images`: upright, of 8 bits, the first of several.
+def open_image(path: str | Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB, by the rule of `kmax.images`: upright, of 8 bits, the first of several.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: damaged, no picture, or refused.
+        ValueError: damaged, not an image, or refused.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no picture {path}.")
+        raise FileNotFoundError(f"There is no image {path}.")
     try:
         with Image.open(path) as image:
             return to_rgb(image)
     except Exception as error:  # decoders of foreign bytes raise whatever they like
         reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"{path} cannot be read as a picture: {reason or type(error).__name__}.") from error
+        raise ValueError(f"{path} cannot be read as an image: {reason or type(error).__name__}.") from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -79,7 +79,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         RefusedImageError: pixels are numbers whose range is not known.
         ValueError: colors that Pillow cannot convert.
     """
-    image.load()  # some formats tell their orientation only now, or turn the picture themselves
+    image.load()  # some formats tell their orientation only now, or rotate the image themselves
     deep = image.mode.startswith("I;16")
     if deep or (image.mode == "I" and image.format in ("PPM", "PNG")):  # Pillow widens these to 16 bits
         tags = getattr(image, "tag_v2", {})  # TIFF: bits per sample, and whether 0 is white
@@ -106,23 +106,23 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def prepare(pictures: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The two inputs of an exported model, from (H0, W0, 3) uint8 RGB pictures of any sizes.
+def prepare(images: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The two inputs of an exported model, from (H0, W0, 3) uint8 RGB images of any sizes.
 
     Returns:
         Images (B, H, W, 3) uint8, each resized to fit `size` and padded on the right and at the bottom; and
         `content` (B, 2) int64, the rows and columns of each that are not padding.
     """
-    images = np.zeros((len(pictures), *size, 3), np.uint8)
-    content = np.zeros((len(pictures), 2), np.int64)
-    for image, rows_columns, picture in zip(images, content, pictures, strict=True):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise ValueError(f"A picture is a (H, W, 3) uint8 RGB array; this is {picture.dtype} {picture.shape}.")
-        height, width = content_size((picture.shape[0], picture.shape[1]), size)
-        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-        image[:height, :width] = np.asarray(resized)
+    padded = np.zeros((len(images), *size, 3), np.uint8)
+    content = np.zeros((len(images), 2), np.int64)
+    for target, rows_columns, image in zip(padded, content, images, strict=True):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"An image is a (H, W, 3) uint8 RGB array; this is {image.dtype} {image.shape}.")
+        height, width = content_size((image.shape[0], image.shape[1]), size)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        target[:height, :width] = np.asarray(resized)
         rows_columns[:] = height, width
-    return images, content
+    return padded, content
 
 
 def content_size(original: tuple[int, int], padded: tuple[int, int]) -> tuple[int, int]:
@@ -149,10 +149,10 @@ def panoptic(
     thing_area: int = 0,
     stuff_area: int = 0,
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
-    """Panoptic segmentation of one picture from the logits (N, K+1), void last, and (N, h, w).
+    """Panoptic segmentation of one image from the logits (N, K+1), void last, and (N, h, w).
 
     Args:
-        padded, original: (H, W) of the network's input and (H0, W0) of the picture; without them the result has
+        padded, original: (H, W) of the network's input and (H0, W0) of the image; without them the result has
             size h×w.
         alpha … stuff_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
 
@@ -272,7 +272,7 @@ def _resized(
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """The softmax over the last axis."""
     result: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
     result /= result.sum(-1, keepdims=True)
     return result
@@ -287,7 +287,7 @@ class _Taps(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _taps(length: int, padded: int, content: int, original: int, aligned: bool) -> _Taps:
-    """From `length` cells to the padded size, cut to the content, to the original size, all in one."""
+    """Composed resizing: from `length` cells to the padded size, cropped to the content, to the original size."""
     matrix = _bilinear(length, padded, aligned)
     if content != padded or content != original:
         matrix = _bilinear(content, original, aligned) @ matrix[:content]

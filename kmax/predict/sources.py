@@ -1,6 +1,6 @@
 """Where images to predict come from: files, folders, globs, lists, videos, cameras.
 
-Whatever the source, what comes out is a stream of `Frame`s; a file is opened only when its frame is loaded.
+All sources yield a stream of `Frame`s; a file is opened only when its frame is loaded.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class Source:
-    """A file or camera: `key` is unique and fit for a file name, `name` is what messages and results call it; `state`
-    changes with the file's content (size and time of change), and is empty for cameras and what is missing."""
+    """A file or camera: `key` is unique and valid as a file name, `name` is used in messages and results; `state`
+    changes with the file's content (size and time of change), and is empty for cameras and missing files."""
 
     key: str
     name: str
@@ -49,7 +49,7 @@ class Source:
 class Frame:
     """One image to come: `load()` returns it (H, W, 3) uint8 RGB or raises `UnreadableImageError`.
 
-    `time` and `duration` in seconds are those of a video's frame, as far as the video tells them.
+    `time` and `duration` in seconds are those of a video's frame, if the video has them.
     """
 
     key: str
@@ -62,14 +62,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Survey:
-    """What an input holds: its sources, and how many files were passed over, by kind."""
+    """The content of an input: its sources, and how many files were skipped, by kind."""
 
     sources: list[Source]
     passed: Counter[str]
 
 
 def find_sources(what: object) -> list[Source]:
-    """The files and cameras that a user's input names: `survey` without a word about the rest."""
+    """The files and cameras that a user's input names: `survey` without the skipped files."""
     return survey(what).sources
 
 
@@ -117,7 +117,7 @@ def _state(path: Path) -> str:
 
 
 def _printable(name: str) -> str:
-    """A file name that is no valid text, made one."""
+    """A printable form of a file name that is not valid text."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -126,7 +126,7 @@ def _is_camera(entry: str) -> bool:
 
 
 def _expand(entry: str, output: Path | None, passed: Counter[str]) -> list[Path]:
-    """The files that one entry of the input stands for, in a fixed order; what is left out is counted in `passed`."""
+    """The files that one entry of the input stands for, in a fixed order; skipped files are counted in `passed`."""
     path = Path(entry).expanduser()
 
     def holds_results(folder: Path) -> bool:
@@ -169,14 +169,14 @@ def _between(file: Path, above: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    """What messages call a file that is passed over."""
+    """The kind of a skipped file, for messages."""
     if path.is_dir():
         return "folders of results, hidden or linked in a circle"
     return "hidden files" if path.name.startswith(".") else f"{path.suffix.lower() or 'files without suffix'}"
 
 
 def _counted(passed: Counter[str]) -> str:
-    """What was passed over, in brackets; nothing if that is nothing."""
+    """The skipped files, in brackets; empty if there are none."""
     return f" (passed over: {', '.join(f'{n} {kind}' for kind, n in passed.most_common())})" if passed else ""
 
 
@@ -189,8 +189,8 @@ def _is_video(path: Path) -> bool:
 
 
 def _listed(path: Path) -> list[Path]:
-    """The paths of a list, in any of the encodings of common editors. Those that don't exist are reported when their
-    turn comes, like damaged files."""
+    """The paths of a list, in any of the encodings of common editors. Missing files are reported when they
+    are loaded, like damaged ones."""
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
@@ -223,8 +223,8 @@ def _names(paths: Sequence[Path], folders: Sequence[str]) -> list[str]:
 def frames(sources: Iterable[Source], done: Container[str] = ()) -> Iterator[Frame]:
     """The frames of all sources in order, without those whose keys are `done`.
 
-    An image has its source's key; frames of videos and cameras have `KEY/000000` and so on, and a camera goes on
-    counting where it stopped. A source that cannot be read, or breaks off, yields one frame that fails to load.
+    An image has its source's key; frames of videos and cameras have `KEY/000000` and so on, and a camera
+    continues its numbers. A source that cannot be read, or breaks off, yields one frame that fails to load.
     """
     for source in sources:
         if source.kind == "image":
@@ -245,7 +245,7 @@ def _failing(source: Source, error: UnreadableImageError) -> Frame:
 
 
 def _video_frames(source: Source, done: Container[str]) -> Iterator[Frame]:
-    """The frames of a video or camera as a player shows them, decoded one after the other."""
+    """The frames of a video or camera as a player shows them, decoded one by one."""
     av = import_av()
     number = 0
     try:
@@ -275,7 +275,7 @@ def _open(av: Any, source: Source) -> Any:
 
 
 def count_frames(sources: Sequence[Source]) -> int | None:
-    """How many frames the sources say they hold; None where that is not known (cameras, some videos)."""
+    """The number of frames that the sources declare; None if it is unknown (cameras, some videos)."""
     total = 0
     for source in sources:
         length = 1 if source.kind == "image" else _video_length(source)

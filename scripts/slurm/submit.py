@@ -5,7 +5,7 @@
         strategy.devices=8
 
 Whatever begins with `--` goes to sbatch (write `--name=value`), everything else to train.py. The configuration is
-composed first, so that a typo fails here and not after a night in the queue. `--dry-run` prints the command.
+composed first, so that a typo fails here and not after hours in the queue. `--dry-run` prints the command.
 """
 
 from __future__ import annotations

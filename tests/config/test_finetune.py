@@ -41,7 +41,7 @@ def test_the_plan_of_24_images(tmp_path: Path) -> None:
     assert (options.trainer.val_every_steps, options.loss.samples) == (75, 3240)
     assert options.optimizer.lr == pytest.approx(5e-4 * (8 / 64) ** 0.5, rel=0.05)
     assert finetune.plan_text(options) == (
-        "Fine-tuning: 24 images, 3 classes, crops of 641×641 · batch 8, 1500 steps (500 passes), rate 0.00018 · "
+        "Fine-tuning: 24 images, 3 classes, crops of 641×641 · batch 8, 1500 steps (500 epochs), rate 0.00018 · "
         "validation every 75 steps"
     )
 
@@ -50,10 +50,10 @@ def test_the_plan_of_24_images(tmp_path: Path) -> None:
 def test_the_plan_of_3000_images(tmp_path: Path) -> None:
     options = options_for(tmp_path / "streets", 3000, (1920, 1080), "backbone.freeze=2")
     assert options.dataset.size == (641, 641)
-    assert options.optimizer.steps == 22500 == 3000 * finetune.PASSES // options.dataset.batch_size
+    assert options.optimizer.steps == 22500 == 3000 * finetune.EPOCHS // options.dataset.batch_size
     assert options.trainer.val_every_steps == 1125
     assert 0.999 < options.optimizer.ema_decay < 1
-    assert "60 passes" in finetune.plan_text(options)
+    assert "60 epochs" in finetune.plan_text(options)
     assert "its first 2 stages are frozen" in finetune.plan_text(options)
 
 

@@ -51,7 +51,7 @@ def onnx_file(module: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     parity = export.export_model(module, path, "onnx", (129, 129), "dynamic", PICTURES)
     assert parity.deviation < 1e-4
-    assert parity.pictures == 12
+    assert parity.images == 12
     assert parity.identical >= 10
     assert parity.differing_pixels <= 4, "of flat masks, a pixel may lie at the threshold"
     return path
@@ -134,7 +134,7 @@ def test_a_deviation_is_an_error_and_leaves_what_was_there(
             "_backend",
             lambda format, load=load: (lambda _, __, path: path.write_text("the file of today"), load),
         )
-        with pytest.raises(ValueError, match=rf"deviates from eager by up to 1\.0e-01, in 1 of {pictures} pictures"):
+        with pytest.raises(ValueError, match=rf"deviates from eager by up to 1\.0e-01, in 1 of {pictures} images"):
             export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), 1, PICTURES[:pictures])
     assert [f.name for f in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "the file of yesterday"
@@ -149,7 +149,7 @@ def test_one_picture_in_ten_may_have_a_tie(module: TrainedModel) -> None:
         return classes * (1.001 if next(calls) == 3 else 1.0), masks
 
     parity = export.compare(model, run, module, (65, 65), 1, PICTURES[:10], 1e-4)
-    assert (parity.pictures, parity.beyond) == (10, 1)
+    assert (parity.images, parity.beyond) == (10, 1)
     assert parity.deviation == pytest.approx(1e-3, rel=0.1)
 
 
@@ -190,7 +190,7 @@ def test_the_script_exports_next_to_the_checkpoint(
     path = script["export"](compose_config(None, *options, root="export"))
     assert path == tmp_path / "best.pt2"
     out = capsys.readouterr().out
-    assert "parity with eager on 2 pictures" in out
+    assert "parity with eager on 2 images" in out
     assert "identical panoptic maps 2/2 (0 pixels differ)" in out
 
 
@@ -203,8 +203,8 @@ def test_the_script_explains_mistakes(tiny_checkpoint: Path, tmp_path: Path) -> 
         return result.stderr
 
     assert "error: There is no checkpoint nowhere.ckpt" in error("ckpt=nowhere.ckpt")
-    read: Callable[..., object] = script["read_pictures"]
-    with pytest.raises(ValueError, match=r"There are 0 pictures in .*: set count=0 or fewer"):
+    read: Callable[..., object] = script["read_images"]
+    with pytest.raises(ValueError, match=r"There are 0 images in .*: set count=0 or fewer"):
         read(str(tmp_path), 3)
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(ValueError, match="cannot be read"):

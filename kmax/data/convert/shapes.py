@@ -45,11 +45,11 @@ def ellipse(center: Sequence[float], radii: Sequence[float], size: Size, degrees
     """An ellipse with horizontal and vertical radius, turned clockwise by `degrees`."""
     angle = np.linspace(0, 2 * np.pi, CORNERS_OF_A_CIRCLE, endpoint=False)
     x, y = radii[0] * np.cos(angle), radii[1] * np.sin(angle)
-    turned = math.radians(degrees)
+    rotation = math.radians(degrees)
     points = np.stack(
         [
-            center[0] + x * math.cos(turned) - y * math.sin(turned),
-            center[1] + x * math.sin(turned) + y * math.cos(turned),
+            center[0] + x * math.cos(rotation) - y * math.sin(rotation),
+            center[1] + x * math.sin(rotation) + y * math.cos(rotation),
         ],
         1,
     )
