@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
+
+from kmax.config.options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
@@ -70,3 +75,34 @@ def test_strategy_and_experiment_share_no_key() -> None:
     owned = set().union(*(keys(yaml.safe_load(f.read_text()), "strategy.") for f in strategies))
     for file in experiments:
         assert not owned & keys(yaml.safe_load(file.read_text())), file.name
+
+
+KEYLESS = ("geometry", "numerics", "structures", "model", "losses", "inference", "metrics", "optim", "module")
+"""Rooms that compute: a message that names a key of the configuration is written where the key is read."""
+
+
+def option_keys() -> set[str]:
+    """`section.option` of every option of a run."""
+    hints = get_type_hints(TrainOptions)
+    sections = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    return {f"{name}.{declared.name}" for name, kind in sections.items() for declared in fields(kind)}
+
+
+def literals(path: Path) -> list[str]:
+    """The strings of a module, docstrings aside."""
+    tree = ast.parse(path.read_text())
+    owners = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    first = {id(n.body[0].value) for n in owners if n.body and isinstance(n.body[0], ast.Expr)}
+    constants = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in first]
+    return [n.value for n in constants if isinstance(n.value, str)]
+
+
+def test_rooms_that_compute_know_no_key_of_the_configuration() -> None:
+    keys = option_keys()
+    assert "optimizer.lr" in keys
+    pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, sorted(keys)))})(?![\w.(\[])")
+    for file in modules():
+        path = ROOT / file
+        if path.relative_to(ROOT / "kmax").parts[0].removesuffix(".py") in KEYLESS and path.name != "options.py":
+            for text in literals(path):
+                assert not pattern.search(text), f"{file} knows a key: {text}"
