@@ -98,6 +98,10 @@ class ModelOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.architecture == "kmax_deeplab" and self.dim % (2 * self.heads):
+            raise OptionError(
+                f"heads={self.heads} must divide half of dim={self.dim}: each head takes an equal part of the keys."
+            )
         self._belongs("attention", "kmeans", ("update", "recurrence"))
         self._belongs("attention", "cmt", ("pixel_update", "residual_assignment"))
         self._belongs("architecture", "kmax_deeplab", OF_KMAX)

@@ -102,3 +102,8 @@ def test_home_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     found = options("dataset.root='~/coco'", "init_from='~/best.ckpt'", "resume='~/last.ckpt'")
     assert (found.dataset.root, found.init_from) == ("/home/somebody/coco", "/home/somebody/best.ckpt")
     assert found.resume == "/home/somebody/last.ckpt"
+
+
+def test_heads_that_do_not_divide_are_refused_when_composed() -> None:
+    with pytest.raises(ValueError, match=r"heads=3 must divide half of dim=128"):
+        run_options(compose_config("shapes", "~callbacks", "logger=none", "model.heads=3"))
