@@ -42,6 +42,8 @@ class DatasetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.target_stride not in (2, 4):
+            raise OptionError(f"target_stride={self.target_stride} must be 4, or 2 where the finest masks have it.")
         if self.copy_paste is True and self.random_offset is True:
             raise OptionError("random_offset=true does not go with copy_paste=true: switch one of them off.")
         if not isinstance(self.scale, str) and self.scale[0] > self.scale[1]:

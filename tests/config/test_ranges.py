@@ -104,6 +104,13 @@ def test_home_is_found_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.resume == "/home/somebody/last.ckpt"
 
 
-def test_heads_that_do_not_divide_are_refused_when_composed() -> None:
-    with pytest.raises(ValueError, match=r"heads=3 must divide half of dim=128"):
-        run_options(compose_config("shapes", "~callbacks", "logger=none", "model.heads=3"))
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.heads=3", r"model\.heads=3 must divide half of dim=128"),
+        ("dataset.target_stride=3", r"dataset\.target_stride=3 must be 4, or 2 where"),
+    ],
+)
+def test_what_only_the_network_would_notice_is_refused_when_composed(override: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        run_options(compose_config("shapes", "~callbacks", "logger=none", override))
