@@ -29,9 +29,10 @@ from kmax.config.pretrained import checkpoint_path
 from kmax.files import Json
 from kmax.images import UnreadableImageError
 from kmax.names import flat_name
+from kmax.predict.ordered_map import ordered_map
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
-from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, ordered_map, survey
+from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
 from kmax.videos import frame_rate
 

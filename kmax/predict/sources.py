@@ -9,14 +9,13 @@ import codecs
 import glob
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,6 @@ from kmax.videos import VIDEO_SUFFIXES, import_av, shown_frames
 
 WEBCAM = "webcam"
 _CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "0"), "win32": ("dshow", "video=Camera")}
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -294,25 +290,3 @@ def _video_length(source: Source) -> int | None:
             return container.streams.video[0].frames or None
     except (av.FFmpegError, OSError, IndexError):
         return 1  # the failing frame
-
-
-def ordered_map(function: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """`map` in threads, in order, that runs at most `workers` + 1 items ahead: memory stays small.
-
-    With 0 workers it is `map`. When the consumer stops early, running calls are waited for and the rest is dropped.
-    """
-    if not workers:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[_R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from kmax.images import UnreadableImageError, open_image
-from kmax.predict.sources import count_frames, find_sources, frames, ordered_map
+from kmax.predict.ordered_map import ordered_map
+from kmax.predict.sources import count_frames, find_sources, frames
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 6), color: int = 90) -> Path:

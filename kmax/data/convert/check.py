@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from kmax.categories import load_categories
@@ -49,15 +48,3 @@ def _shared(root: Path) -> list[Finding]:
                 problem = f"is the same image as {twin}"
                 findings.append(Finding(str(file), problem, "remove one, or validation flatters", is_note=True))
     return findings
-
-
-def print_findings(findings: list[Finding], root: Path, shown: int = 40) -> int:
-    """Print what a check has found; the number of errors."""
-    ordered = sorted(findings, key=lambda finding: finding.is_note)
-    errors = sum(not finding.is_note for finding in ordered)
-    for finding in ordered[:shown]:
-        print(finding, file=sys.stderr)
-    if len(ordered) > shown:
-        print(f"… and {len(ordered) - shown} more", file=sys.stderr)
-    print(f"{root}: {errors} error(s), {len(ordered) - errors} note(s)")
-    return errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,3 +188,15 @@ class _CheckImage:
 
 def _by(size: tuple[int | None, ...]) -> str:
     return f"{size[0]}×{size[1]}"
+
+
+def print_findings(findings: list[Finding], root: Path, shown: int = 40) -> int:
+    """Print what a check has found; the number of errors."""
+    ordered = sorted(findings, key=lambda finding: finding.is_note)
+    errors = sum(not finding.is_note for finding in ordered)
+    for finding in ordered[:shown]:
+        print(finding, file=sys.stderr)
+    if len(ordered) > shown:
+        print(f"… and {len(ordered) - shown} more", file=sys.stderr)
+    print(f"{root}: {errors} error(s), {len(ordered) - errors} note(s)")
+    return errors

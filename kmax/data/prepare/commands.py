@@ -13,7 +13,7 @@ from kmax.categories import Categories, load_categories
 from kmax.categories.checks import read_json
 from kmax.data import layouts
 from kmax.data.layouts import SplitFiles
-from kmax.data.prepare.check import Finding, check_split
+from kmax.data.prepare.check import Finding, check_split, print_findings
 from kmax.data.prepare.panoptic import CITYSCAPES_ANNOTATIONS, ADE20KSource, CityscapesSource, convert_split
 from kmax.data.prepare.segments import facts
 from kmax.data.prepare.semantic import write_semantic
@@ -187,11 +187,4 @@ def run(dataset: str, options: Options, shown: int = 40) -> int:
         prepare(dataset, options)
         print(f"{dataset} is ready: train with dataset={dataset} dataset.root={options.root}")
         return 0
-    findings = sorted(check(dataset, options), key=lambda finding: finding.is_note)
-    errors = sum(not finding.is_note for finding in findings)
-    for finding in findings[:shown]:
-        print(finding, file=sys.stderr)
-    if len(findings) > shown:
-        print(f"… and {len(findings) - shown} more", file=sys.stderr)
-    print(f"{options.root}: {errors} error(s), {len(findings) - errors} note(s)")
-    return 1 if errors else 0
+    return 1 if print_findings(check(dataset, options), options.root, shown) else 0
