@@ -135,7 +135,7 @@ class Live(TorchDispatchMode):
     """The most bytes of results that exist at the same time while this is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._now = 0
         self.most = 0
         self._users: dict[int, int] = {}  # storage → tensors that share it
@@ -174,7 +174,8 @@ def inference_bytes(options: TrainOptions, size: tuple[int, int]) -> int:
         image = torch.empty(1, 3, *size)
         with torch.autocast("cpu", torch.float16, cache_enabled=False), Live() as live:
             model(image)
-    return live.most
+    most: int = live.most
+    return most
 
 
 @contextmanager
