@@ -2,6 +2,7 @@
 
 from kmax.callbacks.best import BestCheckpoint
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
+from kmax.callbacks.costs import Costs
 from kmax.callbacks.early_stop import EarlyStop
 from kmax.callbacks.estimate import Estimate
 from kmax.callbacks.heartbeat import Heartbeat
@@ -24,6 +25,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "ContinuedCSVLogger",
+    "Costs",
     "EarlyStop",
     "Estimate",
     "FitThreads",
