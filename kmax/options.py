@@ -11,7 +11,10 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 REQUIRED = "???"
 """Default of an option without one; OmegaConf's mark of a missing value."""
@@ -32,12 +35,13 @@ class Options:
 
 
 def option(
-    default: Any,
+    default: object,
     meaning: str,
     *,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
     """A field of an options dataclass.
@@ -45,7 +49,7 @@ def option(
     Args:
         default: `REQUIRED` if there is none.
         meaning: a line for `--help` and the docs.
-        at_least, above, at_most: the range of a number, or of each number of a sequence.
+        at_least, above, at_most, below: the range of a number, or of each number of a sequence.
         choices: the values of a string, or of each string of a sequence.
     """
     metadata = {
@@ -53,6 +57,7 @@ def option(
         "at_least": at_least,
         "above": above,
         "at_most": at_most,
+        "below": below,
         "choices": tuple(choices),
     }
     if isinstance(default, (list, dict)):
@@ -65,7 +70,7 @@ def section(kind: type, meaning: str) -> Any:
     return field(default_factory=kind, metadata={"meaning": meaning})
 
 
-def check_ranges(options: Any) -> None:
+def check_ranges(options: DataclassInstance) -> None:
     """Check each field of an options dataclass against its declaration.
 
     Raises:
@@ -91,6 +96,8 @@ def _check_value(declared: Field[object], whole: object, value: object) -> None:
             wanted = f"greater than {_number(limits['above'])}"
         elif limits.get("at_most") is not None and not value <= limits["at_most"]:
             wanted = f"at most {_number(limits['at_most'])}"
+        elif limits.get("below") is not None and not value < limits["below"]:
+            wanted = f"less than {_number(limits['below'])}"
     elif isinstance(value, str) and limits.get("choices") and value not in limits["choices"]:
         wanted = f"{'some' if whole is not value else 'one'} of {', '.join(limits['choices'])}"
     if wanted:
@@ -132,7 +139,7 @@ def build_options(kind: type[T], values: Mapping[str, object], prefix: str = "")
         raise OptionError(str(error) if nested else f"{prefix}{error}") from None
 
 
-def _converted(hint: Any, value: object, name: str) -> Any:
+def _converted(hint: object, value: object, name: str) -> object:
     """`value` as the type that `hint` names."""
     if hint is Any or value == REQUIRED:
         return value
@@ -186,7 +193,7 @@ _TRUTH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "fal
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
-def type_in_words(hint: Any) -> str:
+def type_in_words(hint: object) -> str:
     """A type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -229,13 +236,13 @@ def _range_in_words(limits: Mapping[str, Any]) -> str:
         return ", ".join(limits["choices"])
     words = [
         f"{sign} {_number(limits[name])}"
-        for name, sign in (("at_least", "≥"), ("above", ">"), ("at_most", "≤"))
+        for name, sign in (("at_least", "≥"), ("above", ">"), ("at_most", "≤"), ("below", "<"))
         if limits.get(name) is not None
     ]
     return ", ".join(words)
 
 
-def to_plain(options: Any) -> Any:
+def to_plain(options: object) -> Any:
     """Options, and containers of them, as dicts, lists and numbers: the inverse of `build_options`."""
     if is_dataclass(options):
         return {declared.name: to_plain(getattr(options, declared.name)) for declared in fields(options)}
