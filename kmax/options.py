@@ -7,9 +7,10 @@ from these declarations, and a value out of its range is refused when the datacl
 from __future__ import annotations
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,20 +85,28 @@ def check_ranges(options: DataclassInstance) -> None:
                 _check_value(declared, value, one)
 
 
+_BOUNDS: dict[str, tuple[Callable[[float, float], bool], str, str]] = {
+    "at_least": (operator.ge, "at least", "≥"),
+    "above": (operator.gt, "greater than", ">"),
+    "at_most": (operator.le, "at most", "≤"),
+    "below": (operator.lt, "less than", "<"),
+}
+"""Bounds of a number: the test, its words in a message, and its sign in a table."""
+
+
 def _check_value(declared: Field[object], whole: object, value: object) -> None:
     limits = declared.metadata
     wanted = ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             wanted = "a finite number"
-        elif limits.get("at_least") is not None and not value >= limits["at_least"]:
-            wanted = f"at least {_number(limits['at_least'])}"
-        elif limits.get("above") is not None and not value > limits["above"]:
-            wanted = f"greater than {_number(limits['above'])}"
-        elif limits.get("at_most") is not None and not value <= limits["at_most"]:
-            wanted = f"at most {_number(limits['at_most'])}"
-        elif limits.get("below") is not None and not value < limits["below"]:
-            wanted = f"less than {_number(limits['below'])}"
+        else:
+            broken = (
+                f"{words} {_number(limits[name])}"
+                for name, (holds, words, _) in _BOUNDS.items()
+                if limits.get(name) is not None and not holds(value, limits[name])
+            )
+            wanted = next(broken, "")
     elif isinstance(value, str) and limits.get("choices") and value not in limits["choices"]:
         wanted = f"{'some' if whole is not value else 'one'} of {', '.join(limits['choices'])}"
     if wanted:
@@ -234,12 +243,8 @@ def describe(kind: type, prefix: str = "") -> Iterator[Described]:
 def _range_in_words(limits: Mapping[str, Any]) -> str:
     if limits.get("choices"):
         return ", ".join(limits["choices"])
-    words = [
-        f"{sign} {_number(limits[name])}"
-        for name, sign in (("at_least", "≥"), ("above", ">"), ("at_most", "≤"), ("below", "<"))
-        if limits.get(name) is not None
-    ]
-    return ", ".join(words)
+    bounds = [(sign, limits.get(name)) for name, (_, _, sign) in _BOUNDS.items()]
+    return ", ".join(f"{sign} {_number(limit)}" for sign, limit in bounds if limit is not None)
 
 
 def to_plain(options: object) -> Any:
