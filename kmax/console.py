@@ -10,7 +10,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:  # for scripts that answer before rich is imported
+    from rich.console import Console
+    from rich.file_proxy import FileProxy
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 _LIBRARIES = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")
@@ -80,7 +84,7 @@ def command_to_go_on(folder: Path, arguments: Sequence[str]) -> str:
 class Recorder(io.TextIOBase):
     """A stream that also writes whole lines to a log file, without escape codes.
 
-    Where the stream is gone (a closed pipe, a lost terminal) or cannot show a character, the program goes on.
+    Where the stream is gone (a closed pipe, a lost terminal) or cannot show a character, the program continues.
 
     Args:
         stream: where the text goes; None where the program has no such stream. A progress bar may
@@ -170,7 +174,7 @@ def recording(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def drawn_over(console: Any, proxy: Any) -> Iterator[None]:
+def drawn_over(console: Console, proxy: type[FileProxy]) -> Iterator[None]:
     """While `console` draws at the bottom of the terminal, printed lines scroll above it.
 
     Args:

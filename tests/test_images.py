@@ -159,7 +159,7 @@ def test_of_several_pictures_the_first_is_read_and_said(tmp_path: Path) -> None:
             assert (open_image(path) == (255, 0, 0)).all()
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, and goes on
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, and continues
 def test_damaged_metadata_do_not_cost_the_picture(tmp_path: Path) -> None:
     content = stored(Image.new("RGB", (8, 6), "red"), "JPEG", 6)
     at = content.index(b"Exif\0\0") + 6

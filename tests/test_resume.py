@@ -164,7 +164,7 @@ def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
 
 
 def test_stopped_before_a_validation(uninterrupted: Path, tmp_path: Path) -> None:
-    """A signal in the step after which validation is due: the run leaves at once and validates when it goes on."""
+    """A signal in the step after which validation is due: the run leaves at once and validates when it continues."""
 
     def stop() -> None:
         STOP_SIGNALS.received = "SIGTERM"

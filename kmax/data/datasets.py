@@ -145,7 +145,7 @@ def _labels(index: Index, categories: Categories, path: Path) -> dict[int, int]:
         category = min(unknown)
         raise ValueError(
             f"{path}: category {category} in {index.annotation_with(category)} is not among the "
-            f"{categories.num_classes} of this dataset: set dataset.categories to a JSON file that has it."
+            f"{categories.num_classes} of this dataset: set the list of classes to a JSON file that has it."
         )
     return label_of
 

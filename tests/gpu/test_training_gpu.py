@@ -1,4 +1,4 @@
-"""Training on a GPU: the numbers of a CPU, few waits, and a run that goes on bit for bit."""
+"""Training on a GPU: the numbers of a CPU, few waits, and a run that continues bit for bit."""
 
 from __future__ import annotations
 
