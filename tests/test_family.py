@@ -69,7 +69,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
-@pytest.mark.parametrize("model", ["max_deeplab_s", "max_deeplab_l"])
+@pytest.mark.parametrize("model", ["max_deeplab_s", pytest.param("max_deeplab_l", marks=pytest.mark.long)])
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
     own = ("dataset.root=data/own", "dataset.categories=coco") if dataset == "coco_format" else ()
     options = composed(f"dataset={dataset}", f"model={model}", *own)
@@ -147,6 +147,7 @@ def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> No
     assert picture.dtype == np.uint8
 
 
+@pytest.mark.long
 def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -67,6 +67,7 @@ def test_every_sweep_composes(sweep: str) -> None:
     assert with_hydra(f"sweep={sweep}").hydra.sweeper.params
 
 
+@pytest.mark.long
 def test_the_submission_command_asks_for_what_the_strategy_has() -> None:
     words, plan = submit(["--time=1:00:00", "experiment=coco_resnet50", "strategy=ddp_multinode"])
     assert plan.startswith("effective batch 64 = 32 devices")

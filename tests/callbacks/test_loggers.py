@@ -104,6 +104,7 @@ def test_a_second_start_goes_on_in_the_same_run(tracked_run: Path, run: dict[str
     assert {read_run(file)["id"] for file in files} == {run["id"]} == {run_id_in(tracked_run)}
 
 
+@pytest.mark.long
 def test_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path, offline: None) -> None:
     for job in ("0", "1"):
         # Neither is finished: a sweep in one process continues with the next job.

@@ -59,6 +59,7 @@ def test_a_step_with_one_bad_batch_of_two_changes_nothing(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("nonfinite-step0000001-rank0.json"))) == 1
 
 
+@pytest.mark.long
 def test_too_many_in_a_row_end_the_run(tmp_path: Path) -> None:
     options = ("optimizer.steps=8", "+callbacks.nonfinite.max_in_a_row=2")
     with one_thread(), pytest.raises(ValueError, match=r"loss was not finite in 2 steps in a row.*optimizer\.lr"):
