@@ -106,6 +106,7 @@ def test_any_number_of_devices_will_do(tiny_checkpoint: Path, devices: int) -> N
     assert options.dataset.batch_size == devices
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

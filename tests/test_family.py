@@ -42,6 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints" / "best.ckpt"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
     small = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
@@ -68,6 +69,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
     assert cells * cells > 1000  # what a layer sees
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
 @pytest.mark.parametrize("model", ["max_deeplab_s", "max_deeplab_l"])
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
@@ -128,6 +130,7 @@ def test_what_does_not_belong_together_is_refused_at_composition(overrides: tupl
         composed(*overrides)
 
 
+@pytest.mark.long
 def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> None:
     predictor = Predictor.from_checkpoint(trained, device="cpu")
     assert predictor.inference.method == "pixel_wise"
@@ -147,6 +150,7 @@ def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> No
     assert picture.dtype == np.uint8
 
 
+@pytest.mark.long
 def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

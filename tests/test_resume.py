@@ -98,6 +98,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("hook", "count", "workers"),
     [
@@ -117,6 +118,7 @@ def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str
     assert_same_state(uninterrupted, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
 def test_killed_under_a_moving_average(tmp_path: Path, hook: str) -> None:
     options = ("optimizer.ema_decay=0.5", "optimizer.clip_norm=0.5", "backbone.checkpointing=true")
@@ -163,6 +165,7 @@ def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
     assert_same_state(uninterrupted, tmp_path)
 
 
+@pytest.mark.long
 def test_stopped_before_a_validation(uninterrupted: Path, tmp_path: Path) -> None:
     """A signal in the step after which validation is due: the run leaves at once and validates when it continues."""
 

@@ -15,6 +15,7 @@ def seeded(name: str) -> dict[str, np.ndarray]:
     return {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
 def test_variables_and_entries_are_a_bijection(name: str) -> None:
     shapes = dict(golden_tools.variables(name))
@@ -26,6 +27,7 @@ def test_variables_and_entries_are_a_bijection(name: str) -> None:
     assert {key: list(value.shape) for key, value in to_deeplab2(state, is_thing).items()} == shapes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
@@ -50,6 +52,7 @@ def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> Non
     assert theirs.keys() == shapes.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
 def test_max_deeplab_there_and_back_gives_identical_bytes(variant: str) -> None:
     """Of L the small variables: their layouts are those of the large ones."""

@@ -62,6 +62,7 @@ def test_an_original_convnext_file(convnext: dict[str, torch.Tensor], tmp_path: 
     check(build_backbone(BackboneOptions("convnext_tiny", pretrained=str(tmp_path / "convnext.pth"))), convnext)
 
 
+@pytest.mark.long
 def test_timms_own_files(resnet: dict[str, torch.Tensor], convnext: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(resnet, tmp_path / "resnet.pth")
     check(build_backbone(BackboneOptions("resnet50", pretrained=str(tmp_path / "resnet.pth"))), resnet)

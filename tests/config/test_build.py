@@ -60,6 +60,7 @@ def test_anything_else_that_differs_is_refused(tiny_checkpoint: Path, tmp_path: 
         initialize_from(*module(some_classes(3), tmp_path, override), tiny_checkpoint)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", ["coco_resnet50", "cityscapes_resnet50"])
 def test_class_dependent_weights_of_published_models(experiment: str) -> None:
     names = class_dependent(run_options(compose_config(experiment, "~callbacks", "logger=none")))

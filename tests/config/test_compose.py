@@ -42,6 +42,7 @@ def options_of(config: DictConfig) -> TrainOptions:
     return run_options(OmegaConf.create({k: v for k, v in config.items() if k not in ("callbacks", "logger")}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None:
     options = options_of(compose_config(experiment))

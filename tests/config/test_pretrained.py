@@ -86,6 +86,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resnet", variants.VARIANTS)
 def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp_path: Path, capsys: Any) -> None:
     model = coconut(resnet)
@@ -102,6 +103,7 @@ def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp
     command(tmp_path / "ours.safetensors", tmp_path / "back.pth", "--to-detectron2")
 
 
+@pytest.mark.long
 def test_names_that_cannot_tell_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", coconut("detectron2"))
     target = tmp_path / "ours.ckpt"
@@ -120,6 +122,7 @@ def test_names_that_cannot_tell_are_asked_about(tmp_path: Path, monkeypatch: pyt
     assert read_checkpoint(target)["kmax_config"]["backbone"]["family"] is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resnet", variants.VARIANTS)
 def test_statistics_on_images_tell_the_resnet(
     resnet: str, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -160,6 +163,7 @@ def test_a_choice_that_is_none_is_refused(tmp_path: Path, photos: Path) -> None:
         batch_of(tmp_path / "empty")
 
 
+@pytest.mark.long
 def test_a_name_of_the_zoo_is_downloaded_converted_and_used(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +180,7 @@ def test_a_name_of_the_zoo_is_downloaded_converted_and_used(
     assert read_checkpoint(tmp_path / "mine.ckpt")[SOURCE_KEY]["name"] == "coco_resnet50"
 
 
+@pytest.mark.long
 def test_coconut_by_name_is_asked_about_once(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -215,6 +220,7 @@ def test_imagenet_weights_by_name_start_a_backbone(web: Web, tmp_path: Path, mon
         build_backbone(BackboneOptions("resnet50", pretrained="coco_resnet50"))
 
 
+@pytest.mark.long
 def test_weights_without_their_configuration_are_named_and_completed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A state dict alone: evaluation and conversion say the same, and conversion makes a checkpoint of it again."""
     state = read_checkpoint(tiny_checkpoint)["state_dict"]

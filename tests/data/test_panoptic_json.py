@@ -140,6 +140,7 @@ def test_the_valid_file_is_read(root: Path) -> None:
     assert names(VALID)[2] == [(1, "cat", False), (2, "grass", False)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", [None, "info", "images", "annotations", "categories"])
 def test_every_single_mutation_is_read_or_refused(root: Path, key: str | None) -> None:
     """All values of a list, each dropped, doubled and replaced by every odd value: some 1,200 files."""

@@ -205,6 +205,7 @@ def test_remask_and_reclass_are_the_definitions() -> None:
     assert prediction.mask_logits.grad is not None
 
 
+@pytest.mark.long
 def test_remax_leaves_inference_and_the_final_prediction_alone() -> None:
     plain, relaxed = model().eval(), model(remax=True).eval()
     extra = relaxed.state_dict().keys() - plain.state_dict().keys()

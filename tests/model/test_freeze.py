@@ -52,6 +52,7 @@ def test_what_cannot_be_frozen_is_named() -> None:
         build_backbone(BackboneOptions("hrnet_w18_small", freeze=1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["mobilenetv3_small_050", "regnety_002", "densenet121", "swin_tiny", "edgenext_xx_small"]
 )

@@ -65,6 +65,7 @@ def test_drop_path_grows_with_the_stride() -> None:
     assert {rate for step in rates("l", "constant") for rate in step} == {0.2}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["s", "l"])
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) -> None:
@@ -76,6 +77,7 @@ def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) ->
     assert output.predictions[-1].class_logits.shape == (1, 6, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("variant", "head"), [("s", "aspp"), ("s", "plain"), ("l", "plain"), ("l", "aspp")])
 def test_every_parameter_learns_also_when_activations_are_computed_again(variant: str, head: str) -> None:
     targets = [Target(torch.randint(-1, 3, (17, 17)), torch.tensor([0, 2, 1])) for _ in range(2)]

@@ -55,6 +55,7 @@ def test_every_parameter_learns_also_when_activations_are_computed_again() -> No
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_drop_path_grows_from_block_to_block() -> None:
     rates = [module.drop_prob for module in max_s(0.2).modules() if isinstance(module, DropPath)]
     assert len(rates) == 16

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_builds_and_names_its_licence(file: Path) -> None:
     name = yaml.safe_load(file.read_text())["name"]

@@ -49,6 +49,7 @@ def converted(small: KMaXDeepLab, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "ours.safetensors"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
 def test_every_published_pytorch_configuration_is_recognized(name: str) -> None:
     backbone, num_classes, _ = golden_tools.CONFIGURATIONS[name]
@@ -84,6 +85,7 @@ def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> No
     assert (large.model.dim, large.model.hidden_dim, large.model.heads) == (own["memory"].shape[0], 256, 8)
 
 
+@pytest.mark.long
 def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> None:
     golden = golden_tools.load("max/forward_coco_max_deeplab_s")
     seeded = golden_tools.seeded_max_variables("s", float(golden["input/gamma_scale"]))
@@ -161,6 +163,7 @@ def test_there_and_back_through_files_gives_identical_bytes(
             assert again[f"model.{key}"].numpy().tobytes() == value.numpy().tobytes(), key
 
 
+@pytest.mark.long
 def test_a_tensorflow_checkpoint_becomes_ours(tmp_path: Path) -> None:
     name = "cityscapes_r50"
     seeded = {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
@@ -194,6 +197,7 @@ def test_stripping_leaves_weights_and_configuration(tiny_checkpoint: Path, tmp_p
         assert Predictor.from_checkpoint(tmp_path / name, device="cpu").categories.name == "shapes"
 
 
+@pytest.mark.long
 def test_a_converted_checkpoint_fine_tunes_on_other_classes(converted: Path) -> None:
     """Cityscapes' 19 classes → the shapes: the class layers start anew, everything learns."""
     sizes = [f"model.{key}={json.dumps(value)}" for key, value in SMALL.items()]
@@ -219,6 +223,7 @@ def test_a_converted_checkpoint_fine_tunes_on_other_classes(converted: Path) -> 
     assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
+@pytest.mark.long
 def test_classes_of_another_dataset_are_named_by_a_file(tmp_path: Path, capsys: Any) -> None:
     classes = load_categories("coco").to_dict()["classes"][:7]
     (tmp_path / "mine.json").write_text(json.dumps({"name": "mine", "classes": classes}))

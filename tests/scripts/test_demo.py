@@ -115,6 +115,7 @@ def page(tiny_checkpoint: Path) -> Iterator[Any]:
         app.close()
 
 
+@pytest.mark.long
 def test_a_visit_with_a_browser(page: Any, photo: Path, tmp_path: Path) -> None:
     page.set_input_files("#upload input[type=file]", str(photo))
     page.wait_for_selector("#overlay img")

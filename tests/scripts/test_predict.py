@@ -61,6 +61,7 @@ def test_everything_is_written_and_agrees(tiny_checkpoint: Path, photos: Path, t
     assert json.loads((out / "instances.json").read_text())
 
 
+@pytest.mark.long
 def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
     tiny_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
         call(tiny_checkpoint, photos, out, "inference.overlap=0.5")
 
 
+@pytest.mark.long
 def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="PyAV is not installed")
     video, out = tmp_path / "clip.avi", tmp_path / "out"

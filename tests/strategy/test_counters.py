@@ -77,6 +77,7 @@ def predictions(batch: int, size: int, device: str, queries: int = 128, classes:
     return Output(tuple(made), leaf(classes + 1, size, size))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("batch", "budget"), [(2, 900), (8, 1000)])
 @pytest.mark.parametrize("device", ["cuda", "meta"])
 def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device: str) -> None:
@@ -88,6 +89,7 @@ def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device
     assert 300 < counter.launches <= budget, counter.by_operator
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forward_pass_waits_for_nothing(name: str) -> None:
     model = without_data(name)
@@ -114,12 +116,14 @@ def step(name: str, sync: bool) -> DeviceCounter:
     return counter
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_waits_for_the_assignment_only(name: str) -> None:
     counter = step(name, sync=False)
     assert counter.waits <= ASSIGNMENT, counter.waits_by_operator
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_two_ranks")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "small")) for name in MODELS])
 def test_synchronized_norms_wait_for_nothing_and_exchange_once_per_pass(name: str) -> None:
