@@ -24,6 +24,7 @@ from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.compose import compose_config, run_options
 from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
+from kmax.config.sentences import sentence_of
 from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
@@ -257,7 +258,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*the pretrained weights of the backbone"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
@@ -272,6 +273,7 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
+    assert ("pretrained" in sentence) == ("(backbone.pretrained)" in sentence_of(caught.value))
     assert not list(tmp_path.iterdir())
 
 
