@@ -7,14 +7,10 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:  # for scripts that answer before rich is imported
-    from rich.console import Console
-    from rich.file_proxy import FileProxy
+from typing import Any, TextIO
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 _LIBRARIES = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")
@@ -174,7 +170,7 @@ def recording(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def drawn_over(console: Console, proxy: type[FileProxy]) -> Iterator[None]:
+def drawn_over(console: object, proxy: Callable[..., Any]) -> Iterator[None]:
     """While `console` draws at the bottom of the terminal, printed lines scroll above it.
 
     Args:

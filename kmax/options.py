@@ -12,10 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any, TypeVar
 
 REQUIRED = "???"
 """Default of an option without one; OmegaConf's mark of a missing value."""
@@ -71,12 +68,13 @@ def section(kind: type, meaning: str) -> Any:
     return field(default_factory=kind, metadata={"meaning": meaning})
 
 
-def check_ranges(options: DataclassInstance) -> None:
+def check_ranges(options: object) -> None:
     """Check each field of an options dataclass against its declaration.
 
     Raises:
         OptionError: the first value that is out of its range.
     """
+    assert is_dataclass(options), "options are declared by fields"
     for declared in fields(options):
         value = getattr(options, declared.name)
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -199,7 +197,13 @@ def _converted_sequence(origin: type, arguments: tuple[object, ...], value: Sequ
 
 
 _TRUTH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}  # as OmegaConf reads them
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+_WORDS: dict[object, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
 
 
 def type_in_words(hint: object) -> str:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from kmax.metrics import Report
 
 LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
 OPTIONS = tuple(f"inference.{option}" for option in LOOSE)
-ONE_CORE = {"OMP_NUM_THREADS": "1"}
+ONE_CORE: dict[str, Any] = {"OMP_NUM_THREADS": "1"}
 
 
 def run(checkpoint: Path, folder: Path, *options: str) -> tuple[dict, str]:

@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
-    small = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
+    small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
     if member == "dual_path":
         small = (*small, "model.width=0.125")
     else:

@@ -89,11 +89,11 @@ def load_torch(file: Path | BinaryIO) -> Any:
             raise
 
 
-def _numpy_globals() -> list[object]:
+def _numpy_globals() -> list[Any]:
     """What `torch.load` must know to rebuild arrays and numbers of NumPy, under its old and new names."""
     multiarray = np.ones(1).__reduce__()[0].__module__  # numpy._core.multiarray since NumPy 2
     names = {multiarray, "numpy.core.multiarray", "numpy._core.multiarray"}
-    known: list[object] = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+    known: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
     known += [(function, f"{name}.{function.__name__}") for name in names for function in _numpy_functions()]
     return known
 

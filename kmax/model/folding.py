@@ -39,8 +39,8 @@ def fold_batch_norms(model: nn.Module) -> int:
             conv = getattr(parent, conv_name, None)
             norm = getattr(parent, norm_name, None)
             # Exact types: a subclass may do more, such as timm's norms with an activation.
-            plain = isinstance(norm, _NORMS) and type(norm) in _NORMS and norm.running_mean is not None
-            if isinstance(conv, _CONVOLUTIONS) and plain:
+            exact = type(norm) in _NORMS
+            if exact and isinstance(norm, _NORMS) and isinstance(conv, _CONVOLUTIONS) and norm.running_mean is not None:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
                 folded += 1

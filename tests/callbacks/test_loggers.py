@@ -24,7 +24,7 @@ def tracked_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with all loggers, by a user who is not logged in."""
     pytest.importorskip("tensorboard")
     folder = tmp_path_factory.mktemp("tracked")
-    home = {"HOME": str(folder), "WANDB_API_KEY": "", "NETRC": str(folder / "none"), "WANDB_MODE": ""}
+    home: dict[str, Any] = {"HOME": str(folder), "WANDB_API_KEY": "", "NETRC": str(folder / "none"), "WANDB_MODE": ""}
     overrides = [*SMALL_RUN, "logger=all", "callbacks.tracking.artifacts=true", f"hydra.run.dir={folder}"]
     result = run_python("train.py", *overrides, **home)
     assert result.returncode == 0, result.stderr[-3000:]

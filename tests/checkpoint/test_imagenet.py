@@ -143,7 +143,9 @@ def test_without_a_network_the_file_to_get_and_the_option_are_named(
     monkeypatch.setattr(downloads, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(downloads.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    repository = re.escape(timm.get_pretrained_cfg(name).hf_hub_id)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    repository = re.escape(str(config.hf_hub_id))
     with pytest.raises(ValueError, match=rf"{repository}/.*model\.safetensors .*pretrained=PATH"):
         build_backbone(BackboneOptions(name, pretrained=True))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -264,7 +264,7 @@ def test_names_on_the_command_line(tiny_checkpoint: Path, cache: Path, tmp_path:
     """Training, evaluation and prediction with what lies in the cache under a name."""
     cache.mkdir()
     write_ours(cache / "coco_resnet50.safetensors", read_checkpoint(tiny_checkpoint))
-    environment = {"KMAX_CACHE": str(cache)}
+    environment: dict[str, Any] = {"KMAX_CACHE": str(cache)}
     ckpt = "ckpt=coco_resnet50"
     training = [*SMALL_RUN, *TINY, "init_from=coco_resnet50", f"hydra.run.dir={tmp_path}/t"]
     result = run_python("train.py", *training, **environment)

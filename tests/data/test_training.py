@@ -188,9 +188,8 @@ def plainly(dataset: ShapesDataset, options: DatasetOptions, seed: int, epoch: i
 
     def full_size(number: int, factor: float) -> tuple[np.ndarray, np.ndarray, Sample]:
         sample = dataset[number]
-        window = draw_window(
-            sample.segment_map.shape, options.size, tuple(factor * s for s in options.scale), options.flip, rng
-        )
+        low, high = options.scale
+        window = draw_window(sample.segment_map.shape, options.size, (factor * low, factor * high), options.flip, rng)
         image = Image.fromarray(sample.image).resize(window.resized[::-1], Image.Resampling.BILINEAR)
         ids = Image.fromarray(sample.segment_map.astype(np.int32)).resize(
             window.resized[::-1], Image.Resampling.NEAREST

@@ -28,7 +28,7 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 def layer(**options: Any) -> KMeansLayer:
     torch.manual_seed(1)
-    sizes = {"dim": 16, "feature_dim": 8, "ffn_dim": 16, "heads": 4, "drop_path": 0.0}
+    sizes: dict[str, Any] = {"dim": 16, "feature_dim": 8, "ffn_dim": 16, "heads": 4, "drop_path": 0.0}
     made = KMeansLayer(12, 3, ModelOptions(**sizes, **options), writes_pixels=options.get("pixel_update", False))
     for module in made.modules():  # the norms that start at 0 would hide what is behind them
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):

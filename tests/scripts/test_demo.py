@@ -56,7 +56,7 @@ def test_thresholds_and_clusters_need_one_pass(demo: Demo, photo: Path) -> None:
     assert rows
     assert not none
     assert max(overlay.shape) == 896
-    assert sum(row[4] for row in rows) <= 100.5
+    assert sum(float(str(row[4])) for row in rows) <= 100.5
     assert viewer.ndim == 3
     labels = opened.raw.content[-1].mask_logits.argmax(0)
     assert demo.query_at(opened, 0.0, 0.0) == labels[0, 0]

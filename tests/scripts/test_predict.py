@@ -178,7 +178,7 @@ def test_only_a_few_images_are_in_memory(
 class Tracked(np.ndarray):
     """An array that may be referred to weakly and counted."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # NumPy declares that arrays have none
     __eq__ = object.__eq__
 
 

@@ -25,7 +25,10 @@ from kmax.structures import Output, Prediction, Target
 from small_run import SMALL_MODEL
 
 ASSIGNMENT = 2  # copies: scores to the host, pairs back
-MODELS = {"small": (None, *SMALL_MODEL), "resnet50": ("coco_resnet50",)}
+MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "small": (None, tuple(SMALL_MODEL)),
+    "resnet50": ("coco_resnet50", ()),
+}
 LAUNCHES = {"small": 700, "resnet50": 1450}
 
 
@@ -51,7 +54,7 @@ def _two_ranks() -> Iterator[None]:
 
 def without_data(name: str) -> nn.Module:
     """A model in training on the meta device."""
-    experiment, *overrides = MODELS[name]
+    experiment, overrides = MODELS[name]
     with torch.device("meta"):
         return build_model(experiment, *overrides).train()
 
@@ -134,7 +137,8 @@ def test_synchronized_norms_wait_for_nothing_and_exchange_once_per_pass(name: st
 @pytest.mark.slow
 @pytest.mark.usefixtures("_two_ranks")
 def test_no_graph_breaks_under_synchronized_norms() -> None:
-    model = synchronize(build_model(*MODELS["small"]).train())
+    experiment, overrides = MODELS["small"]
+    model = synchronize(build_model(experiment, *overrides).train())
     explained = torch._dynamo.explain(model)(torch.zeros(2, 3, 65, 65))
     assert explained.graph_break_count == 0, explained.break_reasons
 

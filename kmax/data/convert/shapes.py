@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
-from kmax.data.convert.source import Record, Rle, Size
+from kmax.data.convert.source import Record, Size
+from kmax.data.convert.source import Rle as Rle
 
 CORNERS_OF_A_CIRCLE = 128
 FAR = 16.0  # times the image's size: points beyond are pulled in, since rasterization walks along every edge
