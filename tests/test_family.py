@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
-    small = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
+    small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
     if member == "dual_path":
         small = (*small, "model.width=0.125")
     else:
@@ -71,7 +71,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
-@pytest.mark.parametrize("model", ["max_deeplab_s", "max_deeplab_l"])
+@pytest.mark.parametrize("model", ["max_deeplab_s", pytest.param("max_deeplab_l", marks=pytest.mark.long)])
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
     own = ("dataset.root=data/own", "dataset.categories=coco") if dataset == "coco_format" else ()
     options = composed(f"dataset={dataset}", f"model={model}", *own)
@@ -149,6 +149,7 @@ def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> No
     assert picture.dtype == np.uint8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("format", ["pt2", "onnx"])
 def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path, format: str) -> None:
     if format == "onnx":

@@ -42,7 +42,7 @@ def test_norms_keep_their_statistics_and_learn_their_weights() -> None:
     before = {key: value.clone() for key, value in backbone.state_dict().items() if "running" in key}
     backbone(torch.randn(2, 3, 65, 65))[32].sum().backward()
     assert all(torch.equal(backbone.state_dict()[key], value) for key, value in before.items())
-    assert backbone.body.layer1[0].bn1.weight.grad is not None
+    assert backbone.get_parameter("body.layer1.0.bn1.weight").grad is not None
 
 
 def test_what_cannot_be_frozen_is_named() -> None:
