@@ -282,7 +282,7 @@ def test_names_on_the_command_line(tiny_checkpoint: Path, cache: Path, tmp_path:
 
 @pytest.mark.long
 def test_without_a_network_a_command_says_where_to_get_the_file(cache: Path) -> None:
-    proxy = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "KMAX_CACHE": str(cache)}
+    proxy: dict[str, Any] = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "KMAX_CACHE": str(cache)}
     result = run_python("scripts/convert_weights.py", "--download", "coco_resnet50", **proxy)
     assert result.returncode == 1
     first = result.stderr.splitlines()[0]

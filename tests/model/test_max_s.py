@@ -52,7 +52,7 @@ def test_every_parameter_learns_also_when_activations_are_computed_again() -> No
         missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
         assert not missing
         gradients.append(model.get_parameter("backbone.stem.0.conv.weight").grad)
-    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.long
