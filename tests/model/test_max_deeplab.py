@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import golden_tools
+from conftest import long_but
 from kmax.losses import Criterion
 from kmax.losses.options import LossOptions
 from kmax.model.axial_attention import RelativePosition
@@ -68,7 +69,7 @@ def test_drop_path_grows_with_the_stride() -> None:
     assert {rate for step in rates("l", "constant") for rate in step} == {0.2}
 
 
-@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
+@pytest.mark.parametrize("variant", long_but(["s", "l"], "s"))
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) -> None:
     model = small(variant).eval()
@@ -80,7 +81,7 @@ def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("head", ["aspp", "plain"])
-@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
+@pytest.mark.parametrize("variant", long_but(["s", "l"], "s"))
 def test_every_parameter_learns_also_when_activations_are_computed_again(variant: str, head: str) -> None:
     targets = [Target(torch.randint(-1, 3, (17, 17)), torch.tensor([0, 2, 1])) for _ in range(2)]
     images = torch.randn(2, 3, 65, 65)
