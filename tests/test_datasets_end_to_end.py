@@ -97,6 +97,7 @@ def test_from_download_to_metric(
     assert 0 <= metrics["all"]["pq"] <= 100
 
 
+@pytest.mark.long
 def test_own_data_is_trained_on_and_fine_tuned(
     tmp_path: Path, command: Callable[..., None], tiny_checkpoint: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import ROOT
+from conftest import ROOT, long_but
 from kmax.categories import load_categories
 from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, run_options
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints" / "best.ckpt"
 
 
-@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("member", long_but(MEMBERS, "kmeans", "dual_path"))
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
     small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
     if member == "dual_path":
@@ -71,7 +71,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
-@pytest.mark.parametrize("model", ["max_deeplab_s", pytest.param("max_deeplab_l", marks=pytest.mark.long)])
+@pytest.mark.parametrize("model", long_but(["max_deeplab_s", "max_deeplab_l"], "max_deeplab_s"))
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
     own = ("dataset.root=data/own", "dataset.categories=coco") if dataset == "coco_format" else ()
     options = composed(f"dataset={dataset}", f"model={model}", *own)
@@ -130,6 +130,7 @@ def test_what_does_not_belong_together_is_refused_at_composition(overrides: tupl
         composed(*overrides)
 
 
+@pytest.mark.long
 def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> None:
     predictor = Predictor.from_checkpoint(trained, device="cpu")
     assert predictor.inference.method == "pixel_wise"

@@ -155,6 +155,7 @@ def test_checkpointing_computes_the_same() -> None:
     assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=COMPILES)])
 def test_all_options_together(compiled: bool, tmp_path: Path) -> None:
     """Moving average, accumulation, checkpointing, channels-last, clipping, bfloat16, and compiled."""

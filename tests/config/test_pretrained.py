@@ -17,7 +17,7 @@ from tensorflow_files import write_checkpoint
 from web import File, Web, serving
 
 import golden_tools
-from conftest import SMALL_RUN, run_python
+from conftest import SMALL_RUN, long_but, run_python
 from kmax.checkpoint.own import SOURCE_KEY, read_checkpoint
 from kmax.checkpoint.own import write_checkpoint as write_ours
 from kmax.checkpoint.published import Published, published
@@ -39,7 +39,6 @@ COCO: dict[str, Any] = {"widths": [32, 16, 8, 8], "blocks": [1, 1, 1, 1], "stem_
 
 TINY = (*SMALL_MODEL, "loss.samples=64")
 """The options of `tiny_checkpoint`."""
-RESNETS = [variants.VARIANTS[0], *(pytest.param(name, marks=pytest.mark.long) for name in variants.VARIANTS[1:])]
 
 
 def coconut(resnet: str) -> KMaXDeepLab:
@@ -87,7 +86,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize("resnet", RESNETS)
+@pytest.mark.parametrize("resnet", long_but(variants.VARIANTS, "detectron2"))
 def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp_path: Path, capsys: Any) -> None:
     model = coconut(resnet)
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", model)
@@ -122,7 +121,8 @@ def test_names_that_cannot_tell_are_asked_about(tmp_path: Path, monkeypatch: pyt
     assert read_checkpoint(target)["kmax_config"]["backbone"]["family"] is None
 
 
-@pytest.mark.parametrize("resnet", RESNETS)
+@pytest.mark.long
+@pytest.mark.parametrize("resnet", variants.VARIANTS)
 def test_statistics_on_images_tell_the_resnet(
     resnet: str, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -282,7 +282,7 @@ def test_names_on_the_command_line(tiny_checkpoint: Path, cache: Path, tmp_path:
 
 @pytest.mark.long
 def test_without_a_network_a_command_says_where_to_get_the_file(cache: Path) -> None:
-    proxy = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "KMAX_CACHE": str(cache)}
+    proxy: dict[str, Any] = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "KMAX_CACHE": str(cache)}
     result = run_python("scripts/convert_weights.py", "--download", "coco_resnet50", **proxy)
     assert result.returncode == 1
     first = result.stderr.splitlines()[0]

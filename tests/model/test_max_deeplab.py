@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import golden_tools
+from conftest import long_but
 from kmax.losses import Criterion
 from kmax.losses.options import LossOptions
 from kmax.model.axial_attention import RelativePosition
@@ -68,7 +69,7 @@ def test_drop_path_grows_with_the_stride() -> None:
     assert {rate for step in rates("l", "constant") for rate in step} == {0.2}
 
 
-@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
+@pytest.mark.parametrize("variant", long_but(["s", "l"], "s"))
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) -> None:
     model = small(variant).eval()
@@ -80,7 +81,7 @@ def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("head", ["aspp", "plain"])
-@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
+@pytest.mark.parametrize("variant", long_but(["s", "l"], "s"))
 def test_every_parameter_learns_also_when_activations_are_computed_again(variant: str, head: str) -> None:
     targets = [Target(torch.randint(-1, 3, (17, 17)), torch.tensor([0, 2, 1])) for _ in range(2)]
     images = torch.randn(2, 3, 65, 65)
@@ -95,7 +96,7 @@ def test_every_parameter_learns_also_when_activations_are_computed_again(variant
         criterion(model(images), targets).total.backward()
         assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
         gradients.append(model.get_parameter("backbone.stem.0.conv.weight").grad)
-    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
 def test_only_the_one_prediction_is_supervised() -> None:
@@ -132,7 +133,7 @@ def test_initialization_has_the_recorded_spreads() -> None:
     assert spread(model.get_parameter("backbone.steps.2.blocks.1.spatial.0.height.qkv.weight")) == pytest.approx(
         0.8796 * 256**-0.5, rel=0.04
     )
-    assert spread(model.predictor.class_logits.weight) == pytest.approx(0.0088, rel=0.05)
+    assert spread(model.get_parameter("predictor.class_logits.weight")) == pytest.approx(0.0088, rel=0.05)
 
 
 def test_a_dual_path_block_is_the_definition() -> None:
@@ -143,7 +144,7 @@ def test_a_dual_path_block_is_the_definition() -> None:
     qm, km, vm = block.memory_qkv(block.memory_in(m)).split([8, 8, 16], 1)
     qp, kp, vp = block.pixel_qkv(block.pixel_in(relu(p))).flatten(2).split([8, 8, 16], 1)
 
-    def attention(a: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def attention(a: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         outputs = []
         for head in range(2):
             one, other = q[0, 4 * head : 4 * head + 4], k[0, 4 * head : 4 * head + 4]

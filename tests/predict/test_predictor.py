@@ -95,7 +95,8 @@ def test_all_stages_are_kept_on_demand(predictor: Predictor, images: list[np.nda
     assert full.raw is not None
     assert full.panoptic is not None
     assert plain.panoptic is not None
-    assert len(full.raw.stages) == len(predictor.model.get_submodule("transformer_decoder.layers")) + 1
+    layers = predictor.model.get_submodule("transformer_decoder.layers")
+    assert len(full.raw.stages) == len(list(layers.children())) + 1
     shapes = {stage.mask_logits.shape for stage in full.raw.stages}
     assert len(shapes) == 1
     assert full.raw.sizes.original == images[0].shape[:2]

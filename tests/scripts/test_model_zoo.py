@@ -15,14 +15,15 @@ from scripts import convert_weights, model_zoo
 PAGE = ROOT / "docs" / "model_zoo.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
         "coco_resnet50",
-        pytest.param("coco_max_s_tf", marks=pytest.mark.long),
-        pytest.param("cityscapes_resnet50_tf", marks=pytest.mark.long),
-        pytest.param("ade20k_resnet50_641_tf", marks=pytest.mark.long),
-        pytest.param("coconut_s_resnet50", marks=pytest.mark.long),
+        "coco_max_s_tf",
+        "cityscapes_resnet50_tf",
+        "ade20k_resnet50_641_tf",
+        "coconut_s_resnet50",
     ],
 )
 def test_costs_are_those_that_the_script_counts(name: str) -> None:

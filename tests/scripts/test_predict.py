@@ -198,6 +198,7 @@ def picture(path: Path, width: int = 80) -> None:
     Image.new("RGB", (width, 60), (90, 20, 30)).save(path)
 
 
+@pytest.mark.long
 def test_every_picture_has_a_result_whatever_it_is_called(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """x.jpg, x.png and x.jpg.png; numbers that are equal; a clip beside its frames; the results inside the input."""
     folder = tmp_path / "in"
@@ -236,6 +237,7 @@ def test_results_follow_what_is_there_now(tiny_checkpoint: Path, tmp_path: Path,
     assert sorted(f.name for f in (out / "panoptic").iterdir()) == ["a.png"]
 
 
+@pytest.mark.long
 def test_the_home_folder_and_numbers_are_paths(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from conftest import long_but
 from kmax.config.build import build_model
 from kmax.losses import Criterion, matching
 from kmax.strategy.counters import DeviceCounter
@@ -80,8 +81,8 @@ def predictions(batch: int, size: int, device: str, queries: int = 128, classes:
     return Output(tuple(made), leaf(classes + 1, size, size))
 
 
-@pytest.mark.parametrize(("batch", "budget"), [(2, 900), (8, 1000)])
-@pytest.mark.parametrize("device", ["cuda", pytest.param("meta", marks=pytest.mark.long)])
+@pytest.mark.parametrize(("batch", "budget"), [(8, 1000), pytest.param(2, 900, marks=pytest.mark.long)])
+@pytest.mark.parametrize("device", long_but(["cuda", "meta"], "cuda"))
 def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device: str) -> None:
     with FakeTensorMode():
         output, truth = predictions(batch, 321, device), targets(batch, 321, device)
@@ -91,7 +92,8 @@ def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device
     assert 300 < counter.launches <= budget, counter.by_operator
 
 
-@pytest.mark.parametrize("name", ["small", pytest.param("resnet50", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", MODELS)
 def test_a_forward_pass_waits_for_nothing(name: str) -> None:
     model = without_data(name)
     with FakeTensorMode():

@@ -148,7 +148,7 @@ def test_only_what_has_changed_is_made_again(labelme: Path, tmp_path: Path, monk
     made: list[int] = []
     original = writer.encode_ids
 
-    def noted(ids: np.ndarray) -> np.ndarray:
+    def noted(ids: np.ndarray) -> bytes:
         made.append(1)
         return original(ids)
 
