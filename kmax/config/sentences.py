@@ -26,7 +26,6 @@ OPTION_OF = {
     "synchronized batch norm": "strategy.sync_batchnorm",
     "the pretrained weights": "backbone.pretrained",
     "the backbone's name": "backbone.name",
-    "the number of queries": "model.num_queries",
 }
 """How the rooms below speak of an option, which know no key, and its key on the command line."""
 _NAMED = re.compile(rf"\b({'|'.join(map(re.escape, OPTION_OF))})\b(?! \()", re.IGNORECASE)

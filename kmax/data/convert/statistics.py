@@ -128,7 +128,7 @@ def warnings(found: Statistics) -> list[str]:
         )
     name, most = found.most_segments
     if most > found.queries:
-        sentences.append(f"{name} has {most} segments, more than the number of queries, {found.queries}: raise it.")
+        sentences.append(f"{name} has {most} segments, more than model.num_queries={found.queries}: raise the queries.")
     return sentences
 
 
