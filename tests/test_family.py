@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kmax.categories import load_categories
 from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, run_options
 from kmax.config.options import TrainOptions
+from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.inference.options import InferenceOptions
 from kmax.model import KMaXDeepLab, MaXDeepLab
@@ -149,16 +151,16 @@ def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> No
 
 
 @pytest.mark.long
-def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from kmax.config.trained import load_trained
-
+@pytest.mark.parametrize("format", ["pt2", "onnx"])
+def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path, format: str) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
     module = load_trained(trained)
     loose = InferenceOptions(method="pixel_wise", thing_threshold=0.0, stuff_threshold=0.0, pixel_threshold=0.1)
     module = replace(module, options=replace(module.options, inference=loose))
     pictures = [ShapesDataset(3, seed=4)[i].image for i in range(3)]
-    parity = export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), "dynamic", pictures)
+    parity = export_model(module, tmp_path / f"model.{format}", format, (65, 65), "dynamic", pictures)
     assert parity.images == 3
     assert parity.deviation < 1e-4
     assert parity.identical >= 2
