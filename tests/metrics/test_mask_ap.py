@@ -32,11 +32,12 @@ def encoded(mask: np.ndarray) -> dict:
     return rle.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
+Entries = list[dict[str, Any]]
+
+
 def official(cases: Sequence[Case]) -> COCOeval:
     """What somebody does who has files in COCO's format."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []
+    images, annotations, results = Entries(), Entries(), Entries()
     for one in cases:
         height, width = one.truth.segment_map.shape
         images.append({"id": one.truth.image_id, "height": height, "width": width})

@@ -398,7 +398,7 @@ def test_preview_draws_and_warns(labelme: Path, tmp_path: Path) -> None:
     text = preview(root, 4, size=33, queries=2)
     assert "fewer than 10 training segments" in text
     assert "have fewer than 64 pixels at 33²" in text
-    assert "more than the number of queries, 2" in text
+    assert "more than model.num_queries=2" in text
     with Image.open(root / "preview.png") as image:
         assert image.width > 3 * 480
     found = statistics(root, size=2000)
