@@ -148,13 +148,14 @@ def panoptic(
     method: str = "mask_wise",
     thing_area: int = 0,
     stuff_area: int = 0,
+    min_area: int = 0,
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
     """Panoptic segmentation of one image from the logits (N, K+1), void last, and (N, h, w).
 
     Args:
         padded, original: (H, W) of the network's input and (H0, W0) of the image; without them the result has
             size h×w.
-        alpha … stuff_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
+        alpha … min_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
 
     Returns:
         The map (H0, W0) int32, 0 = void, and its segments, numbered from 1 by descending score.
@@ -166,7 +167,7 @@ def panoptic(
         detected = probability >= np.where(thing, thing_threshold, stuff_threshold)
         slots = _kept_slots(mask_logits, detected, pixel_threshold, padded)
         segment_of, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
-        return _to_original(segment_of[slots], padded, original), segments
+        return _without_specks(_to_original(segment_of[slots], padded, original), segments, min_area)
     size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
     scores = probability**alpha * confidence**beta
@@ -183,7 +184,18 @@ def panoptic(
         result[free] = number
         if number > len(segments):
             segments.append(SegmentInfo(number, kind, float(scores[query])))
-    return result.reshape(size), segments
+    return _without_specks(result.reshape(size), segments, min_area)
+
+
+def _without_specks(
+    result: np.ndarray, segments: list[SegmentInfo], min_area: int
+) -> tuple[np.ndarray, list[SegmentInfo]]:
+    """Segments below `min_area` pixels become void; the others are numbered from 1 in their order."""
+    area = np.bincount(result.ravel(), minlength=len(segments) + 1)
+    large = [segment for segment in segments if area[segment.id] >= min_area]
+    number = np.zeros(len(segments) + 1, np.int32)
+    number[[segment.id for segment in large]] = np.arange(1, len(large) + 1)
+    return number[result], [SegmentInfo(i, segment.label, segment.score) for i, segment in enumerate(large, 1)]
 
 
 def _claims(
