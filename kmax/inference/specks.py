@@ -19,8 +19,6 @@ def without_specks(found: PanopticMap, min_area: int) -> PanopticMap:
     assert isinstance(areas, torch.Tensor), "a map has pixels"
     area = areas.tolist()
     large = [segment for segment in found.segments if area[segment.id] >= min_area]
-    if len(large) == len(found.segments):
-        return found
     number = [0] * (highest + 1)
     for new, segment in enumerate(large, 1):
         number[segment.id] = new

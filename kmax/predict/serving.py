@@ -191,9 +191,12 @@ def _without_specks(
     result: np.ndarray, segments: list[SegmentInfo], min_area: int
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
     """Segments below `min_area` pixels become void; the others are numbered from 1 in their order."""
-    area = np.bincount(result.ravel(), minlength=len(segments) + 1)
+    if not min_area:
+        return result, segments
+    highest = max((segment.id for segment in segments), default=0)
+    area = np.bincount(result.ravel(), minlength=highest + 1)
     large = [segment for segment in segments if area[segment.id] >= min_area]
-    number = np.zeros(len(segments) + 1, np.int32)
+    number = np.zeros(highest + 1, np.int32)
     number[[segment.id for segment in large]] = np.arange(1, len(large) + 1)
     return number[result], [SegmentInfo(i, segment.label, segment.score) for i, segment in enumerate(large, 1)]
 
