@@ -17,13 +17,18 @@ _GOLDEN = 0.618033988749895  # multiples of the golden ratio, modulo 1, keep awa
 _HEAT = np.array([(18, 12, 60), (72, 20, 120), (160, 40, 120), (226, 84, 80), (252, 160, 70), (252, 244, 180)], float)
 
 
-def segment_colors(segments: Sequence[Segment], categories: Categories) -> dict[int, Color]:
-    """A color for every segment id: its class's color, varied from one thing to the next."""
+def segment_colors(segments: Sequence[Segment], categories: Categories, identities: bool = False) -> dict[int, Color]:
+    """A color for every segment id: its class's color, varied from one thing to the next.
+
+    Args:
+        identities: ids stay from frame to frame; the shade of a thing follows from its id, so that it stays as well.
+    """
     seen: Counter[int] = Counter()
     colors = {}
     for segment in segments:
         category = categories.classes[segment.label]
-        colors[segment.id] = _vary(category.color, seen[segment.label]) if category.is_thing else category.color
+        number = segment.id if identities else seen[segment.label]
+        colors[segment.id] = _vary(category.color, number) if category.is_thing else category.color
         seen[segment.label] += 1
     return colors
 
