@@ -19,8 +19,7 @@ from kmax.config.options import TrackingOptions
 from kmax.files import Json
 from kmax.predict.predictor import Result
 from kmax.predict.sources import Frame, Source
-from kmax.predict.tracking import Sighting, Tracker, segment_features, with_ids
-from kmax.results.coco import segments_info
+from kmax.predict.tracking import Tracker, listed_sightings, segment_features, sightings, with_ids
 from kmax.results.records import Records
 
 FEATURES = "features"
@@ -57,7 +56,7 @@ class Sequences:
                 continue
             done[place.sequence].append((place.number, record["key"]))
             for segment in record["segments"]:
-                self._trackers[place.sequence].reserve(self._label(segment), segment["id"])
+                self._trackers[place.sequence].reserve(categories.label_of[segment["category_id"]], segment["id"])
         self._done = {sequence: deque(sorted(frames)) for sequence, frames in done.items()}
 
     def _place(self, key: str, source: str, kinds: Mapping[str, str]) -> _Place | None:
@@ -81,9 +80,8 @@ class Sequences:
         tracker = self._trackers[place.sequence]
         self._catch_up(tracker, place)
         features = segment_features(result.raw, result.panoptic)
-        size = result.panoptic.segment_map.shape
-        found = self._sightings(segments_info(result.panoptic, self.categories), features, (size[0], size[1]))
-        panoptic = with_ids(result.panoptic, tracker.update(found, place.number))
+        ids = tracker.update(sightings(result.panoptic, features, self.categories), place.number)
+        panoptic = with_ids(result.panoptic, ids)
         return replace(result, panoptic=panoptic, raw=None), {FEATURES: [_encode(feature) for feature in features]}
 
     def _catch_up(self, tracker: Tracker, place: _Place) -> None:
@@ -93,22 +91,8 @@ class Sequences:
             number, key = done.popleft()
             record = self.records[key]
             features = [_decode(text) for text in record[FEATURES]]
-            found = self._sightings(record["segments"], features, (record["height"], record["width"]))
+            found = listed_sightings(record["segments"], features, (record["height"], record["width"]), self.categories)
             tracker.remember(found, [segment["id"] for segment in record["segments"]], number)
-
-    def _label(self, segment: Json) -> int:
-        return self.categories.label_of[segment["category_id"]]
-
-    def _sightings(
-        self, segments: Sequence[Json], features: Sequence[np.ndarray] | np.ndarray, size: tuple[int, int]
-    ) -> list[Sighting]:
-        """What a tracker sees of the segments as a record lists them, in an image of `size` (H, W)."""
-        found = []
-        for segment, feature in zip(segments, features, strict=True):
-            x, y, width, height = segment["bbox"]
-            box = np.array([x + width / 2, y + height / 2, width, height]) / [size[1], size[0], size[1], size[0]]
-            found.append(Sighting(self._label(segment), box, feature.astype(np.float32)))
-        return found
 
 
 def check_sequences(sources: Sequence[Source]) -> None:

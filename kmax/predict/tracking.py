@@ -9,15 +9,18 @@ Letters: S segments of a frame, M tracks, D channels of the pixel feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from kmax.categories import Categories
 from kmax.config.options import TrackingOptions
-from kmax.predict.predictor import RawPrediction
+from kmax.files import Json
+from kmax.predict.predictor import Predictor, RawPrediction
+from kmax.results.coco import segments_info
 from kmax.structures import PanopticMap, Segment
 
 
@@ -130,7 +133,14 @@ def segment_features(raw: RawPrediction, panoptic: PanopticMap) -> np.ndarray:
 
     Args:
         raw: of one plain pass; its final pixel feature (D, h, w) is looked up at every pixel (H0, W0) of the map.
+
+    Raises:
+        ValueError: `raw` has no pixel feature.
     """
+    if not raw.stages[-1].pixel_feature.numel():
+        raise ValueError(
+            "Tracking needs pixel features: use one plain pass (no flip, scales, pad) and no ONNX runtime."
+        )
     feature = raw.content[-1].pixel_feature.float()
     channels, rows, columns = feature.shape
     ids = panoptic.segment_map.to(feature.device).long()
@@ -143,6 +153,45 @@ def segment_features(raw: RawPrediction, panoptic: PanopticMap) -> np.ndarray:
     sums = shared.reshape(count, -1).float() @ feature.reshape(channels, -1).T  # (ids, h·w) @ (h·w, D)
     chosen = sums[[segment.id for segment in panoptic.segments]]
     return torch.nn.functional.normalize(chosen, dim=1).half().cpu().numpy()
+
+
+def sightings(panoptic: PanopticMap, features: np.ndarray, categories: Categories) -> list[Sighting]:
+    """What a tracker sees of the segments (S) of a map and their features (S, D)."""
+    height, width = panoptic.segment_map.shape
+    return listed_sightings(segments_info(panoptic, categories), features, (height, width), categories)
+
+
+def listed_sightings(
+    segments: Sequence[Json], features: Iterable[np.ndarray], size: tuple[int, int], categories: Categories
+) -> list[Sighting]:
+    """The same for segments as COCO's panoptic JSON lists them, in an image of `size` (H, W)."""
+    found = []
+    for segment, feature in zip(segments, features, strict=True):
+        x, y, width, height = segment["bbox"]
+        box = np.array([x + width / 2, y + height / 2, width, height]) / [size[1], size[0], size[1], size[0]]
+        found.append(Sighting(categories.label_of[segment["category_id"]], box, feature.astype(np.float32)))
+    return found
+
+
+def track(
+    predictor: Predictor, images: Iterable[object], options: TrackingOptions | None = None
+) -> Iterator[PanopticMap]:
+    """The panoptic maps of a sequence of images, with ids that stay.
+
+    Args:
+        images: as a `Predictor` takes them, in order.
+        options: how things are recognized; default `TrackingOptions()`.
+
+    Raises:
+        ValueError: a predictor with test-time options or with runtime=onnx, which have no pixel feature.
+    """
+    tracker = Tracker(options or TrackingOptions(), predictor.categories.is_thing)
+    for number, image in enumerate(images):
+        [raw] = predictor.raw([image])
+        panoptic = predictor.finish(raw).panoptic
+        assert panoptic is not None, "panoptic is the default"
+        found = sightings(panoptic, segment_features(raw, panoptic), predictor.categories)
+        yield with_ids(panoptic, tracker.update(found, number))
 
 
 def with_ids(panoptic: PanopticMap, ids: Sequence[int]) -> PanopticMap:
