@@ -13,7 +13,7 @@ from kmax.structures import PanopticMap, Sample
 class IdentitySwitches:
     """Counts over the frames of one film or of several.
 
-    A thing is found in a frame if a predicted thing, of whatever class, overlaps it with IoU > 1/2; there is at most one.
+    A thing is found in a frame if a predicted thing, of whatever class, overlaps it with IoU > 1/2; at most one does.
     Its identity has switched if that segment has another id than when the thing was found last, however long ago.
 
     Attributes:

@@ -31,8 +31,9 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "0"), "
 
 @dataclass(frozen=True)
 class Source:
-    """A file or camera: `key` is unique and valid as a file name (empty for a video that is the whole input), `name` is used in messages and results; `state`
-    changes with the file's content (size and time of change), and is empty for cameras and missing files."""
+    """A file or camera: `key` is unique and valid as a file name, or empty for the video that is the whole input;
+    `name` is used in messages and results; `state` changes with the file's content (size and time of change), and is
+    empty for cameras and missing files."""
 
     key: str
     name: str
@@ -222,7 +223,7 @@ def _names(paths: Sequence[Path], folders: Sequence[str]) -> list[str]:
 def frames(sources: Iterable[Source], done: Container[str] = ()) -> Iterator[Frame]:
     """The frames of all sources in order, without those whose keys are `done`.
 
-    An image has its source's key; frames of videos and cameras have `KEY/000000` and so on (without a key: `000000`), and a camera
+    An image has its source's key; frames of videos and cameras have `KEY/000000` and so on, and a camera
     continues its numbers. A source that cannot be read, or breaks off, yields one frame that fails to load.
     """
     for source in sources:

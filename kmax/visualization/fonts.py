@@ -25,7 +25,7 @@ _BUILT_IN = ""
 
 
 def font(size: float, text: str = "") -> Font:
-    """A font, at least `SMALLEST` pixels high, that has every character of `text`; Pillow's built-in one where none has."""
+    """A font of at least `SMALLEST` pixels that has every character of `text`; Pillow's built-in one where none has."""
     path, pixels = _font_with(frozenset(text)) or _BUILT_IN, max(SMALLEST, round(size))
     return ImageFont.truetype(path, pixels) if path else ImageFont.load_default(pixels)
 

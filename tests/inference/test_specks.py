@@ -54,7 +54,7 @@ def test_small_instances_are_not_listed(case: Case) -> None:  # noqa: F811
     chosen = replace(case.thresholds, min_area=limit)
     result = instances(case.class_logits, case.mask_logits, case.is_thing, chosen, case.sizes)
     kept = [i for i, area in enumerate(areas) if area >= limit]
-    assert 0 < len(kept)
+    assert len(kept) > 0
     assert [mask.area for mask in result.runs] == [areas[i] for i in kept]
     assert result.scores.tolist() == everything.scores[kept].tolist()
     assert result.labels.tolist() == everything.labels[kept].tolist()

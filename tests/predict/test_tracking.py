@@ -1,19 +1,11 @@
-"""Identity over time: the tracker on a drawn film, and ids through the command line."""
+"""Identity over time: the tracker on drawn films."""
 
 from __future__ import annotations
 
-import csv
-import json
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
-from PIL import Image
 
-from kmax.config.compose import compose_config, read_options
-from kmax.config.options import PredictOptions, TrackingOptions
+from kmax.config.options import TrackingOptions
 from kmax.data.shapes_film import ShapesFilm
 from kmax.geometry import Sizes
 from kmax.metrics.identity import IdentitySwitches
@@ -21,8 +13,6 @@ from kmax.predict.predictor import RawPrediction
 from kmax.predict.tracking import Sighting, Tracker, segment_features, with_ids
 from kmax.results.coco import segments_info
 from kmax.structures import PanopticMap, Prediction, Sample, Segment
-from kmax.videos import write_video
-from scripts.predict import predict
 
 OPTIONS = TrackingOptions()
 
