@@ -109,7 +109,7 @@ class TrackingOptions(Options):
     """
 
     threshold: float = option(0.3, "similarity that a match must exceed", at_least=0, at_most=1)
-    distance: float = option(0.5, "shift of a box, in image sizes, that divides the similarity by e", above=0)
+    distance: float = option(1.0, "shift of a box, in image sizes, that divides the similarity by e", above=0)
     memory: float = option(
         0.8, "weight of the frames before in the average of a thing's features", at_least=0, at_most=1
     )
