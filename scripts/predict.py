@@ -2,8 +2,15 @@
 
     ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, joined)
-    inference  thresholds, e.g. inference.thing_threshold=0.5
+    outputs    some of
+               overlay    overlay/*.jpg: the image under its colored segments, with names (and scores=true)
+               panoptic   panoptic/*.png and panoptic.json: segment ids by pixel, and what they are, in COCO's format
+               semantic   semantic/*.png and semantic.json: class ids by pixel, and what they are
+               instances  instances.json: things with masks and scores, overlapping, in COCO's results format
+               segments   segments.csv: a row per segment with class, score, area and box
+               video      video/*.mp4: the overlays of each video, joined
+    inference  thresholds, e.g. inference.thing_threshold=0.5, or inference.min_area=50 against specks
+    track      track=true: ids and colors of things stay from frame to frame of a video or a folder of images
 
 Run it again and it continues where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
 be read (they are named, the rest is done), 130 interrupted.

@@ -125,7 +125,7 @@ class PredictOptions(Options):
     output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
-        "what is written; video: the overlays of a video, joined",
+        "what is written, see above; docs/predict.md shows each",
         choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
@@ -144,6 +144,8 @@ class PredictOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scores and not {"overlay", "video"} & set(self.outputs):
+            raise OptionError("scores=true writes on overlays: add overlay or video to outputs.")
         if not self.track:
             if self.tracking != TrackingOptions():
                 raise OptionError("tracking.… has no effect by itself: add track=true.")

@@ -110,6 +110,7 @@ def test_ids_begin_anew_in_every_video(tiny_checkpoint: Path, tmp_path: Path) ->
         (["outputs=[semantic,instances]"], r"track=true changes nothing in outputs=\[semantic,instances\]: add"),
         (["inference.flip=true"], "leave inference.flip, .scales and .pad out"),
         (["track=false", "tracking.memory=0.5"], "has no effect by itself: add track=true"),
+        (["scores=true", "outputs=[panoptic]"], "scores=true writes on overlays: add overlay or video to outputs"),
         (["tracking.threshold=2"], "tracking.threshold=2.* must be at most 1"),
         (["tracking.forget_after=0"], "tracking.forget_after=0 must be at least 1"),
     ],
