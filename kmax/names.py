@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 LONGEST_PART, LONGEST = 150, 1000  # bytes of a part, leaving room for suffixes, and of a whole
 _ODD = re.compile(r'[\x00-\x1f\x7f-\x9f\\<>:"|?*\u2028\u2029\ud800-\udfff]')
@@ -32,6 +32,12 @@ def flat_name(name: str) -> str:
     """A name without folders, by the same rule."""
     flat = safe_name(name.replace("/", "_"))
     return flat if "/" not in name else f"{flat}-{digest(name)}"
+
+
+def natural_order(path: PurePath) -> list[list[tuple[bool, int, str]]]:
+    """A key by which paths sort as people number them: `frame2` before `frame10`."""
+    pieces = ([piece for piece in re.split(r"([0-9]+)", part) if piece] for part in path.parts)
+    return [[(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in piece] for piece in pieces]
 
 
 def digest(name: str) -> str:

@@ -2,8 +2,15 @@
 
     ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, joined)
-    inference  thresholds, e.g. inference.thing_threshold=0.5
+    outputs    some of
+               overlay    overlay/*.jpg: the image under its colored segments, with names (and scores=true)
+               panoptic   panoptic/*.png and panoptic.json: segment ids by pixel, and what they are, in COCO's format
+               semantic   semantic/*.png and semantic.json: class ids by pixel, and what they are
+               instances  instances.json: things with masks and scores, overlapping, in COCO's results format
+               segments   segments.csv: a row per segment with class, score, area and box
+               video      video/*.mp4: the overlays of each video, joined
+    inference  thresholds, e.g. inference.thing_threshold=0.5, or inference.min_area=50 against specks
+    track      track=true: ids and colors of things stay from frame to frame of a video or a folder of images
 
 Run it again and it continues where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
 be read (they are named, the rest is done), 130 interrupted.
@@ -28,17 +35,20 @@ from kmax.config.options import PredictOptions
 from kmax.config.pretrained import checkpoint_path
 from kmax.files import Json
 from kmax.images import UnreadableImageError
-from kmax.names import flat_name
+from kmax.names import flat_name, safe_name
 from kmax.predict.ordered_map import ordered_map
 from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
+from kmax.predict.sequences import Sequences, check_sequences
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
 from kmax.strategy.threads import fit_threads
 from kmax.videos import frame_rate
+from kmax.visualization import draw_panoptic
 
 register()
 UNREADABLE, INTERRUPTED = 3, 130
+Item = tuple[Frame, np.ndarray | None, Result | str, Json]
 
 
 def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundError]:
@@ -50,9 +60,9 @@ def load(frame: Frame) -> tuple[Frame, np.ndarray | ValueError | FileNotFoundErr
 
 
 def predictions(
-    predictor: Predictor, stream: Iterator[Frame], options: PredictOptions
-) -> Iterator[tuple[Frame, np.ndarray | None, Result | str]]:
-    """Yield frame, image and result; for a frame that cannot be read, None and the reason.
+    predictor: Predictor, stream: Iterator[Frame], options: PredictOptions, sequences: Sequences | None = None
+) -> Iterator[Item]:
+    """Yield frame, image, result and what else its record keeps; for a frame that cannot be read, None and the reason.
 
     Only a batch of images, and as many as there are workers, are in memory at a time.
     """
@@ -60,20 +70,22 @@ def predictions(
     loaded = ordered_map(load, stream, options.num_workers)
     while batch := list(islice(loaded, options.batch_size)):
         good = [(frame, image) for frame, image in batch if isinstance(image, np.ndarray)]
-        results = predictor.batch([image for _, image in good], wanted, top=options.top_instances)
-        yield from ((frame, None, str(error)) for frame, error in batch if not isinstance(error, np.ndarray))
-        yield from ((frame, image, result) for (frame, image), result in zip(good, results, strict=True))
+        raw = predictor.raw([image for _, image in good])
+        yield from ((frame, None, str(error), {}) for frame, error in batch if not isinstance(error, np.ndarray))
+        for (frame, image), one in zip(good, raw, strict=True):
+            result = predictor.finish(one, wanted, None, options.track, options.top_instances)
+            yield frame, image, *(sequences.follow(frame, result) if sequences else (result, {}))
 
 
-def save(folder: ResultFolder, item: tuple[Frame, np.ndarray | None, Result | str]) -> tuple[Frame, Json | str]:
+def save(folder: ResultFolder, item: Item) -> tuple[Frame, Json | str]:
     """Write the files of one image; returns its frame with its record, or with the reason why there is none."""
-    frame, image, result = item
+    frame, image, result, kept = item
     if isinstance(result, str):
         return frame, result
     assert image is not None, "only an unreadable image is none"
     assert result.panoptic is not None, "panoptic is always wanted"
     semantic = None if result.semantic is None else result.semantic.numpy()
-    about: Json = {"time": frame.time, "duration": frame.duration} if frame.time is not None else {}
+    about: Json = kept | ({"time": frame.time, "duration": frame.duration} if frame.time is not None else {})
     if frame.source is not None:
         about["origin"] = origin(frame.source)
     return frame, folder.write(frame.key, frame.name, image, result.panoptic, semantic, result.instances, about)
@@ -94,7 +106,8 @@ def run(predictor: Predictor, folder: ResultFolder, sources: Sequence[Source], o
         stream, total = islice(stream, options.limit), min(options.limit, total or options.limit)
     failed: list[str] = []
     with ImageProgress(total) as progress:
-        items = predictions(predictor, stream, options)
+        sequences = Sequences(options.tracking, folder.categories, sources, folder.records) if options.track else None
+        items = predictions(predictor, stream, options, sequences)
         for frame, record in ordered_map(partial(save, folder), items, options.num_workers):
             if isinstance(record, str):
                 folder.record_failure(frame.key, frame.name, record)
@@ -110,13 +123,18 @@ def predict(config: DictConfig) -> int:
     """Predict, then make the JSON and csv files, also after an interruption; the exit status."""
     options = read_options(PredictOptions, config)
     output = Path(options.output or default_output(options.input))
-    survey(options.input, output)  # before the model is built: a misspelled path should fail at once
+    named = survey(options.input, output)  # before the model is built: a misspelled path should fail at once
+    if options.track:
+        check_sequences(named.sources)
     fit_threads()
     predictor = Predictor.from_checkpoint(
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )
+    if options.track and not predictor.inference.plain:
+        raise ValueError("track=true compares features of one plain pass: leave inference.flip, .scales and .pad out.")
     made_by = settings(options, predictor)
-    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
+    draw = partial(draw_panoptic, scores=options.scores, identities=options.track)
+    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite, draw=draw)
     found = survey(options.input, output, folder.keys)
     say_passed(found)
     stale = folder.keep_only(map(origin, found.sources))
@@ -150,7 +168,8 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
     """Join the overlays of each video, if requested; returns the files."""
     if "video" not in folder.outputs:
         return []
-    made = [folder.make_video(source.key, frame_rate(source.path)) for source in sources if source.kind == "video"]
+    films = [source for source in sources if source.kind == "video"]
+    made = [folder.make_video(film.key, frame_rate(film.path), safe_name(Path(film.path).stem)) for film in films]
     return [path for path in made if path is not None]
 
 
@@ -163,6 +182,8 @@ def settings(options: PredictOptions, predictor: Predictor) -> Json:
         "size": predictor.size,
         **{f"inference.{name}": value for name, value in asdict(predictor.inference).items()},
         "top_instances": options.top_instances,
+        **({"scores": True} if options.scores else {}),
+        **({"tracking": asdict(options.tracking)} if options.track else {}),
     }
 
 

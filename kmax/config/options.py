@@ -102,6 +102,21 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True)
+class TrackingOptions(Options):
+    """`track=true`: how similar a segment must be to a thing of earlier frames to be that thing again.
+
+    The similarity is cos(features) · exp(−distance of the boxes / `distance`), between 0 and 1.
+    """
+
+    threshold: float = option(0.3, "similarity that a match must exceed", at_least=0, at_most=1)
+    distance: float = option(1.0, "shift of a box, in image sizes, that divides the similarity by e", above=0)
+    memory: float = option(
+        0.8, "weight of the frames before in the average of a thing's features", at_least=0, at_most=1
+    )
+    forget_after: int = option(60, "frames without the thing after which it is forgotten", at_least=1)
+
+
+@dataclass(frozen=True)
 class PredictOptions(Options):
     """`predict.py`: images, folders, videos or a camera are segmented."""
 
@@ -110,7 +125,7 @@ class PredictOptions(Options):
     output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
-        "what is written; video: the overlays of a video, joined",
+        "what is written, see above; docs/predict.md shows each",
         choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
@@ -123,6 +138,27 @@ class PredictOptions(Options):
     num_workers: int = option(2, "number of threads that read, and of threads that write", at_least=0)
     top_instances: int = option(100, "(query, class) pairs that instances are made of", at_least=1)
     overwrite: bool = option(False, "delete earlier results in the folder")
+    scores: bool = option(False, "write the score of each segment on its overlay, after the name of the class")
+    track: bool = option(False, "ids and colors of things stay from frame to frame, in videos and sequences of images")
+    tracking: TrackingOptions = section(TrackingOptions, "how things are recognized")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scores and not {"overlay", "video"} & set(self.outputs):
+            raise OptionError("scores=true writes on overlays: add overlay or video to outputs.")
+        if not self.track:
+            if self.tracking != TrackingOptions():
+                raise OptionError("tracking.… has no effect by itself: add track=true.")
+            return
+        if self.runtime == "onnx":
+            raise OptionError(
+                "track=true compares pixel features, which runtime=onnx leaves out: choose runtime=torch."
+            )
+        if set(self.outputs) <= {"semantic", "instances"}:
+            shown = ",".join(self.outputs)
+            raise OptionError(
+                f"track=true changes nothing in outputs=[{shown}]: add overlay, video, panoptic or segments."
+            )
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ class ShapesDataset:
         if not 0 <= index < self.length:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
-        canvas = _Canvas(rng, rng.integers(self.min_size, self.max_size + 1, 2))
-        _draw_stuff(canvas)
+        canvas = Canvas(rng, rng.integers(self.min_size, self.max_size + 1, 2))
+        draw_stuff(canvas)
         for _ in range(rng.integers(1, self.max_things + 1)):
             radius = canvas.short * (rng.uniform(0.05, 0.1) if rng.random() < 0.2 else rng.uniform(0.1, 0.26))
             canvas.add_thing(THINGS[rng.integers(len(THINGS))], canvas.random_point(), radius)
@@ -79,7 +79,7 @@ class ShapesDataset:
         return Sample(canvas.image, segment_map, segments, index, f"{index:06d}.png")
 
 
-class _Canvas:
+class Canvas:
     """An image in the making, with the class name and crowd flag of each segment id."""
 
     def __init__(self, rng: np.random.Generator, size: np.ndarray) -> None:
@@ -103,9 +103,9 @@ class _Canvas:
         self.segment_map[mask] = segment
 
     def add_thing(self, name: str, center: tuple[float, float], radius: float, segment: int | None = None) -> None:
-        mask = _shape_mask(name, (self.height, self.width), center, radius, self.rng.uniform(0, 2 * math.pi))
+        mask = shape_mask(name, (self.height, self.width), center, radius, self.rng.uniform(0, 2 * math.pi))
         noise = self.rng.normal(0, 6, (self.height, self.width, 1))
-        color = np.clip(_bright_color(name, self.rng) + noise, 0, 255).astype(np.uint8)
+        color = np.clip(bright_color(name, self.rng) + noise, 0, 255).astype(np.uint8)
         self.paint(mask, color, self.new_segment(name) if segment is None else segment)
 
     def segments(self, categories: Categories) -> tuple[Segment, ...]:
@@ -118,13 +118,13 @@ class _Canvas:
         )
 
 
-def _bright_color(name: str, rng: np.random.Generator) -> np.ndarray:
+def bright_color(name: str, rng: np.random.Generator) -> np.ndarray:
     """A saturated RGB color (3,) whose hue scatters around that of the kind of thing."""
     hue = (THINGS.index(name) / len(THINGS) + rng.normal(0, _HUE_SPREAD)) % 1
     return 255 * np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0.75, 1), rng.uniform(0.75, 1)))
 
 
-def _draw_stuff(canvas: _Canvas) -> None:
+def draw_stuff(canvas: Canvas) -> None:
     """One to three textures side by side, divided by straight lines."""
     rng = canvas.rng
     y, x = np.mgrid[: canvas.height, : canvas.width].astype(np.float32)
@@ -154,7 +154,7 @@ def _texture(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) 
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _draw_crowd(canvas: _Canvas) -> None:
+def _draw_crowd(canvas: Canvas) -> None:
     """Many small things of one kind, annotated as one crowd segment."""
     rng = canvas.rng
     name, (cx, cy) = THINGS[rng.integers(len(THINGS))], canvas.random_point()
@@ -164,14 +164,14 @@ def _draw_crowd(canvas: _Canvas) -> None:
         canvas.add_thing(name, (rng.normal(cx, spread), rng.normal(cy, spread)), radius, segment)
 
 
-def _draw_void(canvas: _Canvas) -> None:
+def _draw_void(canvas: Canvas) -> None:
     """A gray patch that nobody annotated."""
     rng = canvas.rng
-    mask = _shape_mask("square", (canvas.height, canvas.width), canvas.random_point(), 0.15 * canvas.short, 0.0)
+    mask = shape_mask("square", (canvas.height, canvas.width), canvas.random_point(), 0.15 * canvas.short, 0.0)
     canvas.paint(mask, np.full(3, rng.integers(40, 200), np.uint8), 0)
 
 
-def _shape_mask(
+def shape_mask(
     name: str, size: tuple[int, int], center: tuple[float, float], radius: float, angle: float
 ) -> np.ndarray:
     """(H, W) bool: the pixels of a shape, drawn larger and reduced so that edges lie within half a pixel."""

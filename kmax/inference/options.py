@@ -21,6 +21,8 @@ class Thresholds(Options):
     `method`: `mask_wise` (kMaX-DeepLab), as described above, or `pixel_wise` (MaX-DeepLab), where a pixel belongs to
     one slot and segments below `thing_area` or `stuff_area` pixels are dropped; `alpha`, `beta` and `overlap` have no
     effect there.
+
+    `min_area` comes last, by any method: a segment below it becomes void, and its pixels go to nobody else.
     """
 
     alpha: float = option(1.0, "exponent of the class probability in a query's score", at_least=0)
@@ -32,6 +34,7 @@ class Thresholds(Options):
     method: str = option("mask_wise", "post-processing of kMaX-DeepLab or of MaX-DeepLab", choices=METHODS)
     thing_area: int = option(0, "pixel_wise: things with fewer pixels of the padded image are dropped", at_least=0)
     stuff_area: int = option(0, "pixel_wise: the same for stuff", at_least=0)
+    min_area: int = option(0, "segments and instances with fewer pixels of the result are dropped", at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ from kmax.geometry import Sizes
 from kmax.inference import pixelwise
 from kmax.inference.options import COCO, Thresholds
 from kmax.inference.resample import probabilities
+from kmax.inference.specks import without_specks
 from kmax.numerics import at_least_float32
 from kmax.run_lengths import encode
 from kmax.structures import Instances, PanopticMap, Segment
@@ -63,7 +64,16 @@ def panoptic(
     """
     _check(class_logits, mask_logits, is_thing)
     if thresholds.method == "pixel_wise":
-        return pixelwise.panoptic(class_logits, mask_logits, is_thing, thresholds, sizes)
+        found = pixelwise.panoptic(class_logits, mask_logits, is_thing, thresholds, sizes)
+    else:
+        found = _mask_wise(class_logits, mask_logits, is_thing, thresholds, sizes)
+    return without_specks(found, thresholds.min_area)
+
+
+def _mask_wise(
+    class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool], thresholds: Thresholds, sizes: Sizes | None
+) -> PanopticMap:
+    """`panoptic` by the method of kMaX-DeepLab."""
     claims = _claims(mask_logits, thresholds.pixel_threshold, sizes)
     probability, label = at_least_float32(class_logits).softmax(-1)[:, :-1].max(-1)
     # In pieces, so that temporary tensors stay small next to a large image; a patch may then occur several times.
@@ -139,7 +149,10 @@ def instances(
     scores, order = (best * claims.confidence[query].to(best.dtype)).sort(descending=True, stable=True)
     chosen = query[order].tolist()
     masks = encode(claims.planes.unflatten(1, claims.size).cpu().numpy(), chosen)
-    return Instances(claims.size, tuple(masks[number] for number in chosen), label[order], scores)
+    large = [i for i, number in enumerate(chosen) if masks[number].area >= thresholds.min_area]
+    if len(large) < len(chosen):
+        order, scores = order[large], scores[large]
+    return Instances(claims.size, tuple(masks[chosen[i]] for i in large), label[order], scores)
 
 
 def _check(class_logits: Tensor, mask_logits: Tensor, is_thing: Sequence[bool] | None = None) -> None:

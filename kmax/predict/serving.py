@@ -148,13 +148,14 @@ def panoptic(
     method: str = "mask_wise",
     thing_area: int = 0,
     stuff_area: int = 0,
+    min_area: int = 0,
 ) -> tuple[np.ndarray, list[SegmentInfo]]:
     """Panoptic segmentation of one image from the logits (N, K+1), void last, and (N, h, w).
 
     Args:
         padded, original: (H, W) of the network's input and (H0, W0) of the image; without them the result has
             size h×w.
-        alpha … stuff_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
+        alpha … min_area: see `kmax.inference.options.Thresholds`; the defaults are those of COCO.
 
     Returns:
         The map (H0, W0) int32, 0 = void, and its segments, numbered from 1 by descending score.
@@ -166,12 +167,13 @@ def panoptic(
     if method == "pixel_wise":
         slots = _kept_slots(mask_logits, probability >= thresholds, pixel_threshold, padded)
         segment_of, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
-        return _to_original(segment_of[slots], padded, original), segments
+        return _without_specks(_to_original(segment_of[slots], padded, original), segments, min_area)
     size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
     scores = probability**alpha * confidence**beta
     order = [query for query in np.argsort(-scores, kind="stable") if probability[query] > thresholds[query]]
-    return _painted(size, [claims[query][0] for query in order], label[order], thing[order], scores[order], overlap)
+    painted = _painted(size, [claims[query][0] for query in order], label[order], thing[order], scores[order], overlap)
+    return _without_specks(*painted, min_area)
 
 
 def _painted(
@@ -195,6 +197,20 @@ def _painted(
         if number > len(segments):
             segments.append(SegmentInfo(number, kind, score))
     return result.reshape(size), segments
+
+
+def _without_specks(
+    result: np.ndarray, segments: list[SegmentInfo], min_area: int
+) -> tuple[np.ndarray, list[SegmentInfo]]:
+    """Segments below `min_area` pixels become void; the others are numbered from 1 in their order."""
+    if not min_area:
+        return result, segments
+    highest = max((segment.id for segment in segments), default=0)
+    area = np.bincount(result.ravel(), minlength=highest + 1)
+    large = [segment for segment in segments if area[segment.id] >= min_area]
+    number = np.zeros(highest + 1, np.int32)
+    number[[segment.id for segment in large]] = np.arange(1, len(large) + 1)
+    return number[result], [SegmentInfo(i, segment.label, segment.score) for i, segment in enumerate(large, 1)]
 
 
 def _claims(

@@ -21,7 +21,7 @@ import numpy as np
 
 from kmax.files import walk_files
 from kmax.images import IMAGE_SUFFIXES, UnreadableImageError, open_image
-from kmax.names import unique_names
+from kmax.names import natural_order, unique_names
 from kmax.results.folder import RESULT_FILES
 from kmax.videos import VIDEO_SUFFIXES, import_av, shown_frames
 
@@ -31,8 +31,9 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video0"), "darwin": ("avfoundation", "0"), "
 
 @dataclass(frozen=True)
 class Source:
-    """A file or camera: `key` is unique and valid as a file name, `name` is used in messages and results; `state`
-    changes with the file's content (size and time of change), and is empty for cameras and missing files."""
+    """A file or camera: `key` is unique and valid as a file name, or empty for the video that is the whole input;
+    `name` is used in messages and results; `state` changes with the file's content (size and time of change), and is
+    empty for cameras and missing files."""
 
     key: str
     name: str
@@ -96,6 +97,8 @@ def survey(what: object, output: Path | None = None, known: Mapping[str, str] | 
         raise FileNotFoundError("input names no file: give an image, video, folder, glob, .txt list or webcam.")
     names, kinds = _names(paths, folders), ["video" if _is_video(path) else "image" for path in paths]
     keys = unique_names(names, folders=[kind == "video" for kind in kinds], known=known)
+    if len(entries) == 1 and kinds == ["video"] and paths == [Path(entries[0]).expanduser()]:
+        keys = [""]  # the folder of the results is named after it
     files = [
         Source(key, _printable(name), str(path), kind, _state(path))
         for key, name, path, kind in zip(keys, names, paths, kinds, strict=True)
@@ -130,7 +133,7 @@ def _expand(entry: str, output: Path | None, passed: Counter[str]) -> list[Path]
 
     if path.is_dir():
         files, others = walk_files(path, holds_results)
-        found = [file for file in files if _known(file)]
+        found = sorted((file for file in files if _known(file)), key=natural_order)
         passed.update(_kind(file) for file in {*files, *others} - set(found))
         if not found:
             raise FileNotFoundError(f"The folder {entry} holds no image and no video{_counted(passed)}.")
@@ -146,7 +149,8 @@ def _expand(entry: str, output: Path | None, passed: Counter[str]) -> list[Path]
         hint = f"; a name of digits goes in two pairs of quotes: input='\"{entry}\"'" if entry.isdecimal() else ""
         raise FileNotFoundError(f"There is no file or folder {entry}{hint}.")
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-    files = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file())
+    matching = map(Path, glob.glob(str(path), recursive=True))
+    files = sorted((file for file in matching if file.is_file()), key=natural_order)
     below = [file for file in files if not any(map(holds_results, _between(file, fixed)))]
     found = [file for file in below if _known(file) and not file.name.startswith(".")]
     passed.update(_kind(file) for file in set(files) - set(found))
@@ -251,7 +255,7 @@ def _video_frames(source: Source, done: Container[str]) -> Iterator[Frame]:
             for shown in shown_frames(container):
                 while source.kind == WEBCAM and f"{source.key}/{number:06d}" in done:
                     number += 1
-                key = f"{source.key}/{number:06d}"
+                key = f"{source.key}/{number:06d}".lstrip("/")
                 if key not in done:
                     load = partial(np.asarray, shown.image)
                     yield Frame(key, f"{source.name}#{number}", load, source, shown.time, shown.duration)

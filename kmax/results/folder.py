@@ -14,7 +14,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +50,7 @@ class ResultFolder:
         outputs: some of `OUTPUTS`.
         settings: JSON-able values that decide what the results are (checkpoint, thresholds, …).
         overwrite: delete what is there instead of continuing it.
+        draw: makes an overlay.
 
     Raises:
         ValueError: an unknown output; the folder holds results of other settings, or something else.
@@ -62,11 +63,13 @@ class ResultFolder:
         outputs: Sequence[str],
         settings: Json,
         overwrite: bool = False,
+        draw: Callable[[np.ndarray, PanopticMap, Categories], np.ndarray] = draw_panoptic,
     ) -> None:
         unknown = sorted(set(outputs) - set(OUTPUTS))
         if unknown or not outputs:
             raise ValueError(f"outputs={unknown or '[]'} is unknown: choose some of {', '.join(OUTPUTS)}.")
         self.folder, self.categories, self.outputs = Path(folder), categories, tuple(outputs)
+        self._draw = draw
         self._claim(json.loads(json.dumps({**settings, "outputs": sorted(outputs)})), overwrite)
         self.records = Records(self.folder / "records.jsonl")
         self._numbers: dict[int, str] = {}
@@ -117,7 +120,7 @@ class ResultFolder:
             panoptic, semantic (labels, H×W), instances: the predictions; the last two where the outputs ask for them.
         """
         if "overlay" in self.outputs or "video" in self.outputs:
-            self._save(f"overlay/{key}.jpg", Image.fromarray(draw_panoptic(image, panoptic, self.categories)))
+            self._save(f"overlay/{key}.jpg", Image.fromarray(self._draw(image, panoptic, self.categories)))
         if "panoptic" in self.outputs:
             ids = panoptic.segment_map.cpu().numpy()
             self._save(f"panoptic/{key}.png", Image.fromarray(encode_ids(ids)))
@@ -187,15 +190,16 @@ class ResultFolder:
         makers["semantic"] = self._semantic_json
         return [make() for name, make in makers.items() if name in self.outputs]
 
-    def make_video(self, key: str, rate: Fraction) -> Path | None:
+    def make_video(self, key: str, rate: Fraction, name: str = "") -> Path | None:
         """Join the overlays of the video `key`, as many as there are, to `video/KEY.mp4`; None where there is none.
 
         Args:
+            name: of the file in place of the key, which is empty where the folder holds one video.
             rate: frames per second, where the records do not tell the times of frames.
         """
         found = [record for record in self.records if record["key"].rpartition("/")[0] == key]
         found = [record for record in found if (self.folder / f"overlay/{record['key']}.jpg").is_file()]
-        target = self.folder / "video" / f"{key}.mp4"
+        target = self.folder / "video" / f"{key or name}.mp4"
         if not found:
             return None
         times = [record.get("time") for record in found]

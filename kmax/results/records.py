@@ -58,6 +58,13 @@ class Records:
         self._file.flush()
         self._note(record, offset)
 
+    def __getitem__(self, key: str) -> Json:
+        """The last record of a key."""
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[key])
+            found: Json = json.loads(file.readline())
+            return found
+
     def __iter__(self) -> Iterator[Json]:
         """The successful records in the order of their keys, one at a time."""
         with self.path.open("rb") as file:

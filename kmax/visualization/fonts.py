@@ -17,6 +17,7 @@ from kmax.categories import Categories
 from kmax.console import plain
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+SMALLEST = 8  # pixels that letters have at least
 _NO_CHARACTER = "\U0010fffe"  # drawn as a box in every font
 _RIGHT_TO_LEFT = ("R", "AL", "AN")
 _PROBE = 16  # pixels
@@ -24,8 +25,8 @@ _BUILT_IN = ""
 
 
 def font(size: float, text: str = "") -> Font:
-    """A font, at least 8 pixels high, that has every character of `text`; Pillow's built-in one where none has."""
-    path, pixels = _font_with(frozenset(text)) or _BUILT_IN, max(8, round(size))
+    """A font of at least `SMALLEST` pixels that has every character of `text`; Pillow's built-in one where none has."""
+    path, pixels = _font_with(frozenset(text)) or _BUILT_IN, max(SMALLEST, round(size))
     return ImageFont.truetype(path, pixels) if path else ImageFont.load_default(pixels)
 
 

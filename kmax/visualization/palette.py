@@ -17,21 +17,27 @@ _GOLDEN = 0.618033988749895  # multiples of the golden ratio, modulo 1, keep awa
 _HEAT = np.array([(18, 12, 60), (72, 20, 120), (160, 40, 120), (226, 84, 80), (252, 160, 70), (252, 244, 180)], float)
 
 
-def segment_colors(segments: Sequence[Segment], categories: Categories) -> dict[int, Color]:
-    """A color for every segment id: its class's color, varied from one thing to the next."""
+def segment_colors(segments: Sequence[Segment], categories: Categories, identities: bool = False) -> dict[int, Color]:
+    """A color for every segment id: its class's color, varied from one thing to the next.
+
+    Args:
+        identities: ids stay from frame to frame; the shade of a thing follows from its id, so that it stays as well.
+    """
     seen: Counter[int] = Counter()
     colors = {}
     for segment in segments:
         category = categories.classes[segment.label]
-        colors[segment.id] = _vary(category.color, seen[segment.label]) if category.is_thing else category.color
+        number = segment.id if identities else seen[segment.label]
+        colors[segment.id] = _vary(category.color, number) if category.is_thing else category.color
         seen[segment.label] += 1
     return colors
 
 
 def _vary(color: Color, number: int) -> Color:
-    """The color itself for number 0, then its neighbors in hue, darker and lighter; after 28 they repeat."""
+    """The color itself for number 0, then darker, paler and with a little more or less hue; after 84 they repeat."""
     hue, saturation, value = colorsys.rgb_to_hsv(*(c / 255 for c in color))
-    hue += (0, 0.05, -0.05, 0.025, -0.025, 0.075, -0.075)[number % 7]
+    hue += (0, 0.025, -0.025, 0.0125, -0.0125, 0.0375, -0.0375)[number % 7]
+    saturation *= (1, 0.55, 0.8)[number % 3]
     value = min(1.0, max(0.3, value)) * (1, 0.7, 0.85, 0.55)[number % 4]
     return color if number == 0 else _rgb(hue, saturation, value)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from kmax.categories import Categories
 from kmax.structures import PanopticMap, Sample, Segment
-from kmax.visualization.fonts import font, legible_names
+from kmax.visualization.fonts import SMALLEST, font, legible_names
 from kmax.visualization.layout import fit_map, text_width
 from kmax.visualization.palette import INK, MUTED, PAPER, Color, segment_colors
 
@@ -19,17 +19,25 @@ _PIECE = 2**21  # pixels that are drawn at a time
 
 
 def draw_panoptic(
-    image: np.ndarray, segmentation: PanopticMap | Sample, categories: Categories, labels: bool = True
+    image: np.ndarray,
+    segmentation: PanopticMap | Sample,
+    categories: Categories,
+    labels: bool = True,
+    scores: bool = False,
+    identities: bool = False,
 ) -> np.ndarray:
     """The image (H, W, 3) in gray under its colored segments, with contours, and class names where they fit.
 
     Args:
         image: uint8 RGB; a segmentation of another size is drawn in the image's size.
         segmentation: a prediction, or a sample with its ground truth. Void stays darkened, crowd is striped.
+        labels: write class names.
+        scores: write scores after them.
+        identities: ids stay from frame to frame: write those of things, and choose shades by them.
     """
     height, width = image.shape[:2]
     segment_map = fit_map(segment_map_of(segmentation), (height, width))
-    colors = segment_colors(segmentation.segments, categories)
+    colors = segment_colors(segmentation.segments, categories, identities)
     crowd = [s.id for s in segmentation.segments if s.crowd]
     picture = np.empty_like(image)
     step = max(1, _PIECE // width)
@@ -38,7 +46,7 @@ def draw_panoptic(
         picture[part] = _blend(image[part], segment_map[top : top + step + 1], colors, crowd, top)
     result = Image.fromarray(picture)
     if labels:
-        _write_names(result, segment_map, segmentation.segments, categories)
+        _write_names(result, segment_map, _texts(segmentation.segments, categories, scores, identities))
     return np.asarray(result)
 
 
@@ -117,23 +125,67 @@ def contours(index: np.ndarray) -> np.ndarray:
     return edge
 
 
-def _write_names(
-    picture: Image.Image, segment_map: np.ndarray, segments: Sequence[Segment], categories: Categories
-) -> None:
-    """Write each segment's class name into it, smaller if need be, or not at all."""
-    draw = ImageDraw.Draw(picture)
-    large, names = max(picture.size) / 26, legible_names(categories)
+def _texts(segments: Sequence[Segment], categories: Categories, scores: bool, identities: bool) -> dict[int, str]:
+    """What is written into each segment, by id: `star`, `star #3`, `star #3 0.98`."""
+    names, texts = legible_names(categories), {}
     for segment in segments:
-        mask = segment_map == segment.id
+        identity = f" #{segment.id}" if identities and categories.is_thing[segment.label] else ""
+        texts[segment.id] = names[segment.label] + identity + (f" {segment.score:.2f}" if scores else "")
+    return texts
+
+
+def _write_names(picture: Image.Image, segment_map: np.ndarray, texts: Mapping[int, str]) -> None:
+    """Write each segment's text into it, smaller if need be, or not at all.
+
+    On an image so small that letters cannot shrink with it, a text that does not fit is written across its segment's
+    center, unless another text is there.
+    """
+    pen, large = ImageDraw.Draw(picture), max(picture.size) / 26
+    taken, left_out = list[_Box](), list[tuple[str, np.ndarray]]()
+    for segment_id, text in texts.items():
+        mask = segment_map == segment_id
         for size in (large, 0.75 * large):
-            name = names[segment.label]
-            face = font(size, name)
-            left, top, right, bottom = draw.textbbox((0, 0), name, face)
-            free = _free_box(mask, int(bottom - top) + 4, int(right - left) + 4)
+            width, height = _room(pen, text, size)
+            free = _free_box(mask, height, width)
             if free is not None:
-                corner = (free[1] + 2 - left, free[0] + 2 - top)
-                draw.text(corner, name, PAPER, face, stroke_width=1, stroke_fill=(30, 30, 30))
+                taken.append(_write(pen, text, size, (free[1], free[0])))
                 break
+        else:
+            left_out.append((text, mask))
+    if 0.75 * large > SMALLEST:
+        return
+    for text, mask in left_out:
+        width, height = _room(pen, text, SMALLEST)
+        if not mask.any() or width > picture.width or height > picture.height:
+            continue
+        y, x = np.argwhere(mask).mean(0) - (height / 2, width / 2)
+        left, top = int(np.clip(x, 0, picture.width - width)), int(np.clip(y, 0, picture.height - height))
+        box = (left, top, left + width, top + height)
+        if not any(_overlap(box, other) for other in taken):
+            taken.append(_write(pen, text, SMALLEST, (left, top)))
+
+
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def _room(pen: ImageDraw.ImageDraw, text: str, size: float) -> tuple[int, int]:
+    """The width and height that a text takes with its outline."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font(size, text))
+    return int(right - left) + 4, int(bottom - top) + 4
+
+
+def _write(pen: ImageDraw.ImageDraw, text: str, size: float, corner: tuple[int, int]) -> _Box:
+    """Write a text with its upper left corner there; the box that it takes."""
+    face = font(size, text)
+    left, top, _, _ = pen.textbbox((0, 0), text, face)
+    place = (corner[0] + 2 - left, corner[1] + 2 - top)
+    pen.text(place, text, PAPER, face, stroke_width=1, stroke_fill=(30, 30, 30))
+    width, height = _room(pen, text, size)
+    return corner[0], corner[1], corner[0] + width, corner[1] + height
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _free_box(mask: np.ndarray, height: int, width: int) -> tuple[int, int] | None:

@@ -96,7 +96,7 @@ def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path
         assert joined.streams.video[0].average_rate == 5
     assert len(shown) == 6
     for number, frame in enumerate(shown):
-        overlay = np.asarray(Image.open(out / f"overlay/clip/{number:06d}.jpg"))[:48]
+        overlay = np.asarray(Image.open(out / f"overlay/{number:06d}.jpg"))[:48]
         assert np.abs(frame.astype(int) - overlay).mean() < 6
     assert call(tiny_checkpoint, video, tmp_path / "other", "outputs=[segments]") == 0
     assert sorted(f.name for f in (tmp_path / "other").iterdir()) == ["records.jsonl", "run.json", "segments.csv"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,51 @@ def test_things_of_a_class_differ_and_colors_are_stable() -> None:
     assert colors == segment_colors(people, CATEGORIES)
     stuff = segment_colors([Segment(5, STUFF), Segment(9, STUFF)], CATEGORIES)
     assert stuff[5] == stuff[9] == CATEGORIES.classes[STUFF].color
+
+
+def test_every_shade_of_a_class_has_its_hue_and_follows_identities() -> None:
+    things = [label for label, thing in enumerate(CATEGORIES.is_thing) if thing]
+    for label in things:
+        crowd = [Segment(i, label) for i in range(1, 85)]
+        shades = segment_colors(crowd, CATEGORIES, identities=True)
+        base, *hues = (colorsys.rgb_to_hsv(*color)[0] for color in (CATEGORIES.classes[label].color, *shades.values()))
+        assert all(min((hue - base) % 1, (base - hue) % 1) < 0.05 for hue in hues)
+    later = segment_colors([Segment(9, PERSON), Segment(4, PERSON)], CATEGORIES, identities=True)
+    shades = segment_colors([Segment(i, PERSON) for i in range(1, 29)], CATEGORIES, identities=True)
+    assert later == {4: shades[4], 9: shades[9]}
+    assert len(set(shades.values())) == 28
+
+
+def test_small_images_name_their_small_things_but_never_one_name_over_another() -> None:
+    image = np.full((80, 110, 3), 90, np.uint8)
+    segment_map = np.zeros((80, 110), np.int32)
+    segment_map[5:17, 8:20], segment_map[50:64, 70:84] = 1, 2
+    segments = (Segment(1, PERSON, score=0.5), Segment(2, PERSON, score=0.75))
+    found = PanopticMap(torch.as_tensor(segment_map), segments)
+    plain, named = (draw_panoptic(image, found, CATEGORIES, labels=x) for x in (False, True))
+    written = (plain != named).any(2)
+    assert written[:25].any()
+    assert written[45:].any()
+    assert not written[25:45].any()
+    longer = (plain != draw_panoptic(image, found, CATEGORIES, scores=True, identities=False)).any(2)
+    assert longer.sum() > written.sum()
+    segment_map[5:17, 24:36] = 2  # beside the first: there is room for one name only
+    segment_map[50:64] = 0
+    both = (
+        plain_of(image, segment_map, segments)
+        != draw_panoptic(image, PanopticMap(torch.as_tensor(segment_map), segments), CATEGORIES)
+    ).any(2)
+    alone = segments[:1]
+    segment_map[segment_map == 2] = 0
+    one = (
+        plain_of(image, segment_map, alone)
+        != draw_panoptic(image, PanopticMap(torch.as_tensor(segment_map), alone), CATEGORIES)
+    ).any(2)
+    assert (both != one).sum() < 5  # a letter's color may be that of what lies below
+
+
+def plain_of(image: np.ndarray, segment_map: np.ndarray, segments: tuple[Segment, ...]) -> np.ndarray:
+    return draw_panoptic(image, PanopticMap(torch.as_tensor(segment_map), segments), CATEGORIES, labels=False)
 
 
 def test_the_legend_names_every_class_once() -> None:
