@@ -2,6 +2,7 @@
 
 from kmax.callbacks.best import BestCheckpoint
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
+from kmax.callbacks.gallery import Gallery
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
 from kmax.callbacks.moving_average import MovingAverage
@@ -21,6 +22,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "ContinuedCSVLogger",
+    "Gallery",
     "Heartbeat",
     "MedianPruning",
     "MovingAverage",

@@ -98,6 +98,8 @@ class EvaluateOptions(Options):
     batch_size: int = option(1, "images per pass", at_least=1)
     precision: str | None = option(None, "of the network; null: strategy.precision", choices=PRECISIONS)
     save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
+    gallery: bool = option(False, "write gallery.html: the worst images with ground truth, prediction and errors")
+    gallery_images: int = option(24, "number of images in the gallery", at_least=1, at_most=1000)
     limit: int | None = option(None, "use only this many images from the beginning", at_least=1)
 
 
