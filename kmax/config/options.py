@@ -146,6 +146,7 @@ class DemoOptions(Options):
     """`demo.py`: a checkpoint in the browser."""
 
     ckpt: str = option("runs/demo/checkpoints/best.ckpt", "the checkpoint; the default is what make demo trains")
+    compare: str | None = option(None, "a second checkpoint, for the tab that compares; null: two thresholds")
     examples: str | None = option(None, "folder of example images; null: the dataset's own")
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int | None = option(None, "port; null: the first free one from 7860 on", at_least=0, at_most=65535)
