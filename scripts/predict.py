@@ -34,6 +34,7 @@ from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
+from kmax.strategy.threads import fit_threads
 from kmax.videos import frame_rate
 
 register()
@@ -110,6 +111,7 @@ def predict(config: DictConfig) -> int:
     options = read_options(PredictOptions, config)
     output = Path(options.output or default_output(options.input))
     survey(options.input, output)  # before the model is built: a misspelled path should fail at once
+    fit_threads()
     predictor = Predictor.from_checkpoint(
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
 from conftest import run_python
 from kmax.categories import load_categories
+from kmax.config.build import build_trainer
 from kmax.config.compose import compose_config, read_options
 from kmax.config.evaluation import evaluation_options
 from kmax.config.options import EvaluateOptions, TrainOptions
@@ -133,6 +135,15 @@ def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> 
     assert (inference.thing_threshold, inference.stuff_threshold) == (0.4, 0.4)  # of the shapes
     assert (options.dataset.val["length"], options.dataset.val["seed"]) == (3, 2)
     assert options.trainer.val_metrics == ["pq", "miou", "ap", "boundary_pq"]
+
+
+@pytest.mark.parametrize(("override", "dtype"), [("precision=bf16", torch.bfloat16), ("limit=2", torch.float32)])
+def test_the_precision_of_an_evaluation_is_its_own(tiny_checkpoint: Path, override: str, dtype: torch.dtype) -> None:
+    options = merged(tiny_checkpoint, override)
+    trainer = build_trainer(options, callbacks=[], logger=False)
+    with trainer.precision_plugin.forward_context():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == dtype
 
 
 @pytest.mark.parametrize("devices", [1, 3, 5])

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from kmax.callbacks import AtomicCheckpointIO, MovingAverage
+from kmax.callbacks import AtomicCheckpointIO, FitThreads, MovingAverage
 from kmax.categories import Categories, load_categories
 from kmax.config.checks import plan_of
 from kmax.config.compose import compose_config
@@ -144,8 +144,8 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO(), *replaced],
     }
-    if "callbacks" not in changes:
-        arguments["callbacks"] = build_callbacks(options)
+    callbacks = changes.pop("callbacks") if "callbacks" in changes else build_callbacks(options)
+    arguments["callbacks"] = [FitThreads(), *callbacks]
     if "logger" not in changes:
         arguments["logger"] = [instantiate(logger) for logger in options.logger.values()] or False
     return Trainer(**{**arguments, **changes})

@@ -5,6 +5,7 @@ Letters: B batch, C channels, H×W input size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -115,6 +116,19 @@ class TimmBackbone(Backbone):
                     f"The timm model {name} does not yield features of sizes H/4 … H/32 at any input size."
                 )
 
+    def parts(self) -> list[nn.Module]:
+        """The stem is part of the first stage. A stage ends with the module whose output is its feature."""
+        info = self.body.feature_info
+        ends = [name for name, stride in zip(info.module_name(), info.reduction(), strict=True) if stride in STRIDES]
+        stages: list[nn.Module] = [nn.ModuleList()]
+        units: list[nn.Module] = []
+        for name, unit in _units(self.body, ends):
+            units.append(unit)
+            if name in (end.replace(".", "_") for end in ends):
+                stages.append(nn.ModuleList(units))
+                units = []
+        return stages if len(stages) == 1 + len(STRIDES) else super().parts()
+
     def _fits(self) -> bool:
         """Whether the features of a 65×97 image have ⌈65/s⌉ × ⌈97/s⌉ cells at every stride s."""
         parameter = next(self.body.parameters())
@@ -142,6 +156,16 @@ class TimmBackbone(Backbone):
                 x = x[..., : -(-height // stride), : -(-width // stride)]
             features[stride] = x
         return features
+
+
+def _units(body: nn.Module, ends: list[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Name, with underscores, and module of what a timm feature extractor runs in order: its children, and the
+    children of those that contain the end of a stage."""
+    for name, child in body.named_children():
+        if any(end.startswith(f"{name}.") for end in ends):
+            yield from ((f"{name}_{inner}", module) for inner, module in child.named_children())
+        else:
+            yield name, child
 
 
 def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -> Backbone:

@@ -138,3 +138,17 @@ def test_the_attention_ablation_is_one_command(tmp_path: Path) -> None:
     kmeans, softmax = curves(read_runs(tmp_path, "train/loss"))
     assert kmeans.mean[0] == softmax.mean[0]  # the same weights and data; what is gathered still counts nothing
     assert kmeans.mean[-1] != softmax.mean[-1]
+
+
+def test_costs_stand_beside_what_they_bring(tmp_path: Path) -> None:
+    """Mean over seeds; a setting without them, from an older run, has none."""
+    for number, (attention, seconds) in enumerate((("kmeans", 0.5), ("kmeans", 0.7), ("softmax", None))):
+        folder = tmp_path / str(number)
+        write_run(folder, [f"model.attention={attention}", f"seed={number}"], {9: 10.0})
+        if seconds is not None:
+            costs = f"step,val/pq,cost/parameters,cost/step_seconds\n9,10.0,,\n9,,4200000,9\n9,,4200000,{seconds}\n"
+            (folder / "metrics.csv").write_text(costs)
+    header, _, *rows = table(curves(read_runs(tmp_path))).splitlines()
+    assert header == "| setting | runs | parameters | s per step | step | val/pq |"
+    assert rows[0].startswith("| model.attention=kmeans | 2 | 4.2 M | 0.6 | 10 | 10.00")
+    assert rows[1] == "| model.attention=softmax | 1 |  |  | 10 | 10.00 |"
