@@ -57,11 +57,8 @@ def broken_links(site: Path) -> Iterator[str]:
                 yield where
                 continue
             if parts.scheme or parts.netloc:
-                if (
-                    parts.scheme not in ("https", "http", "data", "mailto")
-                    or re.search(r"[\s<>]", link)
-                    or (parts.scheme.startswith("http") and "." not in parts.netloc)
-                ):
+                known = parts.scheme in ("https", "http", "data", "mailto") and not re.search(r"[\s<>]", link)
+                if not known or (parts.scheme.startswith("http") and "." not in parts.netloc):
                     yield where
                 continue
             base = site if parts.path.startswith("/") else path.parent

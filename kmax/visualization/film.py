@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -91,9 +92,12 @@ def write_film(frames: Sequence[np.ndarray], path: Path, seconds: float = 0.5) -
             times = [seconds * number for number in range(len(frames))]
             write_video(frames, Fraction(seconds).limit_denominator(1000) ** -1, temporary, times, _HOLD * seconds)
             return
-        first, *others = (Image.fromarray(frame) for frame in frames)
+        images = [Image.fromarray(frame) for frame in frames]
+        if path.suffix.lower() == ".gif":  # flat colors stay flat: no dithering
+            images = [image.quantize(256, dither=Image.Dither.NONE) for image in images]
+        first, *others = images
         durations = [round(1000 * seconds)] * len(others) + [round(1000 * _HOLD * seconds)]
-        options = {"lossless": True} if path.suffix.lower() == ".webp" else {}
+        options: dict[str, Any] = {"lossless": True} if path.suffix.lower() == ".webp" else {}
         first.save(temporary, save_all=True, append_images=others, duration=durations, loop=0, **options)
 
 

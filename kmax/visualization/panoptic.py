@@ -34,7 +34,8 @@ def draw_panoptic(
         opacity: of the segments, from 0, the image as it is, to 1, flat colors.
     """
     if opacity <= 0:
-        return image.copy()
+        untouched: np.ndarray = image.copy()
+        return untouched
     height, width = image.shape[:2]
     segment_map = fit_map(segment_map_of(segmentation), (height, width))
     colors = segment_colors(segmentation.segments, categories)
