@@ -15,6 +15,7 @@ from scripts import convert_weights, model_zoo
 PAGE = ROOT / "docs" / "model_zoo.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -31,6 +32,7 @@ def test_costs_are_those_that_the_script_counts(name: str) -> None:
     assert found.size == entry.size
 
 
+@pytest.mark.long
 def test_an_experiment_is_counted_too() -> None:
     assert model_zoo.cost_of("coco_resnet50:deeplab2", (641, 641)) == model_zoo.cost_of("coco_resnet50_tf", (641, 641))
 
