@@ -26,6 +26,7 @@ FLOORS = [
     {"callbacks"},
     {"config"},
     {"predict"},
+    {"demo"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHTNING = {"module", "callbacks", "config", "data.datamodule"}

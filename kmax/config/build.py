@@ -89,8 +89,8 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
     """
     categories = categories or load_categories(options.dataset.categories)
     return PanopticDataModule(
-        train=partial(_dataset, options.dataset.train, categories),
-        val=partial(_dataset, options.dataset.val, categories),
+        train=partial(build_dataset, options.dataset.train, categories),
+        val=partial(build_dataset, options.dataset.val, categories),
         options=options.dataset,
         min_labeled_pixels=options.loss.drawn,
         batch_size=plan_of(options.strategy, options.dataset.batch_size).batch_size_per_device,
@@ -100,7 +100,12 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
     )
 
 
-def _dataset(target: Plain, categories: Categories) -> PanopticDataset:
+def build_dataset(target: Plain, categories: Categories) -> PanopticDataset:
+    """A dataset from its `_target_`, with these classes.
+
+    Raises:
+        FileNotFoundError, ValueError: files that are missing or disagree; options that it does not take.
+    """
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
         dataset: PanopticDataset = make(categories=categories)

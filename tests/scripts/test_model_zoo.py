@@ -46,6 +46,7 @@ def test_the_page_is_the_registry(tmp_path: Path) -> None:
     for name, entry in published().items():
         (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
         assert entry.license in row
+        assert "](http" in row.split("|")[3], "the download is the third column: visible on narrow screens"
         assert all(f"]({url})" in row for url in entry.urls)
         assert all(str(number) in row for number in entry.published.values())
         assert name in row.rsplit("|", 2)[1], "the command"
