@@ -75,7 +75,7 @@ def test_opacity_leads_from_the_image_to_flat_colors() -> None:
     default = draw_panoptic(truth.image, truth, CATEGORIES)
     np.testing.assert_array_equal(default, draw_panoptic(truth.image, truth, CATEGORIES, opacity=0.65))
     distance = [
-        np.abs(draw_panoptic(truth.image, truth, CATEGORIES, False, opacity).astype(int) - truth.image).mean()
+        np.abs(draw_panoptic(truth.image, truth, CATEGORIES, False, opacity=opacity).astype(int) - truth.image).mean()
         for opacity in (0.01, 0.2, 0.4, 0.6)
     ]
     assert distance == sorted(distance)
