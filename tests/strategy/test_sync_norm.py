@@ -87,5 +87,5 @@ def test_a_norm_of_an_unknown_kind_is_refused() -> None:
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input).abs()
 
-    with pytest.raises(ValueError, match="cannot synchronize a Odd"):
+    with pytest.raises(ValueError, match="Synchronized batch norm has no form for a Odd"):
         synchronize(nn.Sequential(Odd(3)))
