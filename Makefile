@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## train on the built-in shapes, then print PQ and draw pict
 	$(BIN)/python train.py experiment=demo hydra.run.dir=runs/demo
 	$(BIN)/python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt
 
-test-fast: $(INSTALLED)  ## the tests to run while working: no network, one process, about three minutes on two cores
+test-fast: $(INSTALLED)  ## the tests to run while working: no network, no process, none that takes longer than a second or two
 	$(PYTEST) -m "not long and not slow"
 
 test: $(INSTALLED)  ## a few minutes; ALL=1 runs the slow ones too; what needs another extra is skipped (EXTRAS=dev,tf,…)
@@ -30,6 +30,7 @@ check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 docs: $(INSTALLED)  ## the pages of docs/ as a site in build/docs
 	$(BIN)/mkdocs build --strict

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.data import Subset
 
-from kmax.callbacks import PredictionWriter, Progress
+from kmax.callbacks import Gallery, PredictionWriter, Progress
 from kmax.categories import Categories
 from kmax.config.build import build_datamodule, build_metrics, build_trainer
 from kmax.config.compose import command_line, read_options, register
@@ -102,16 +102,16 @@ def has_ground_truth(row: dict[str, Any]) -> bool:
 def save_charts(report: Report, name: str, categories: Categories, folder: Path) -> None:
     """Draw the metric `name` of each class, and the confusion matrix of the classes, as PNG, if they are available."""
     names = legible_names(categories)
-    rows = zip(names, report.per_class, strict=True)
-    values = {label: row[name] for label, row in rows if row.get(name) is not None and has_ground_truth(row)}
+    named = zip(names, report.per_class, strict=True)
+    values = {label: row[name] for label, row in named if row.get(name) is not None and has_ground_truth(row)}
     colors = dict(zip(names, (category.color for category in categories.classes), strict=True))
     charts = {"classes": draw_bars(values, f"{title(name)} by class, in percent", colors)} if values else {}
     if report.confusion is not None and report.confusion.any():
-        seen = (report.confusion.sum(0) + report.confusion.sum(1)).nonzero()[0]
-        counts = report.confusion[np.ix_(seen, seen)]
-        charts["confusion"] = draw_confusion(
-            counts, [names[label] for label in seen], "Pixels of each true class, in percent"
-        )
+        true = report.confusion.sum(1).nonzero()[0]  # a class that is predicted alone has a column, but no row
+        found = np.union1d(true, report.confusion.sum(0).nonzero()[0])
+        rows, columns = ([names[label] for label in labels] for labels in (true, found))
+        counts = report.confusion[np.ix_(true, found)]
+        charts["confusion"] = draw_confusion(counts, rows, "Pixels of each true class, in percent", None, columns)
     for chart, image in charts.items():
         with replacing(folder / f"{chart}.png") as path:
             Image.fromarray(image).save(path)
@@ -138,12 +138,14 @@ def evaluate(config: DictConfig) -> float:
     categories = trained.categories
     module = KMaXModule(trained.model, categories, options.inference, metrics=build_metrics(options, categories))
     writer = [PredictionWriter(output / "predictions")] if wanted.save_predictions else []
+    heading = f"{plain(wanted.ckpt)} on {plain(options.dataset.name)}"
+    gallery = [Gallery(output / "gallery.html", wanted.gallery_images, heading)] if wanted.gallery else []
     progress = [Progress()] if options.trainer.enable_progress_bar else []
-    trainer = build_trainer(options, callbacks=[*writer, *progress], logger=False)
+    trainer = build_trainer(options, callbacks=[*writer, *gallery, *progress], logger=False)
     datamodule = build_datamodule(options, categories)
     if wanted.limit is not None:
         use_first_images(datamodule, wanted.limit)
-    rank_zero_only(print)(f"checkpoint {plain(wanted.ckpt)} on {plain(options.dataset.name)}", flush=True)
+    rank_zero_only(print)(f"checkpoint {heading}", flush=True)
     trainer.validate(module.eval(), datamodule, verbose=False)
     report = module.result
     assert report is not None, "validation sets a result"
@@ -154,6 +156,8 @@ def evaluate(config: DictConfig) -> float:
         save_charts(report, name, categories, output)
         print_table(report)
         print(f"{title(name)} {cell(report.all[name])} · {shown(path)}")
+        for page in gallery:
+            print(f"worst images · {shown(page.path)}")
     return float(report.all[name] or 0.0)
 
 

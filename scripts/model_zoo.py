@@ -95,10 +95,18 @@ def table(entries: list[Published]) -> Iterator[str]:
     numbers = list(dict.fromkeys(number for entry in entries for number in entry.published))
     models = any(entry.experiment for entry in entries)
     costs = ["input", *numbers, "parameters (M)", "GFLOPs"] if models else []
-    yield f"| name | model | {''.join(f'{column} | ' for column in costs)}license | published file | command |"
+    yield f"| name | model | download | {''.join(f'{column} | ' for column in costs)}license | command |"
     yield "| " + " | ".join(["---"] * (5 + len(costs))) + " |"
     for entry in entries:
-        yield "| " + " | ".join([f"`{entry.name}`", entry.model, *cells(entry, numbers), *access(entry)]) + " |"
+        row = [
+            f"`{entry.name}`",
+            entry.model,
+            links(entry),
+            *cells(entry, numbers),
+            entry.license,
+            f"`{command(entry)}`",
+        ]
+        yield "| " + " | ".join(row) + " |"
 
 
 def cells(entry: Published, numbers: Sequence[str]) -> list[str]:
@@ -109,10 +117,10 @@ def cells(entry: Published, numbers: Sequence[str]) -> list[str]:
     return [f"{entry.size[0]}×{entry.size[1]}", *reported, str(entry.parameters or ""), str(entry.gflops or "")]
 
 
-def access(entry: Published) -> list[str]:
-    """License, links and the one command of a file."""
-    links = [f"[{next(title for host, title in HOSTS.items() if host in url)}]({url})" for url in entry.urls]
-    return [entry.license, ", ".join(links), f"`{command(entry)}`"]
+def links(entry: Published) -> str:
+    """Where the published file is."""
+    named = [f"[{next(title for host, title in HOSTS.items() if host in url)}]({url})" for url in entry.urls]
+    return ", ".join(named)
 
 
 def command(entry: Published) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         golden = "/test_golden_" in item.nodeid and not item.nodeid.endswith(FAST_GOLDEN)
         if golden or set(STARTS_PROCESSES) & set(getattr(item, "fixturenames", ())):
             item.add_marker("long")
+
+
+def long_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Values of a parameter; `make test-fast` takes the quick ones alone."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 @pytest.fixture(autouse=True)

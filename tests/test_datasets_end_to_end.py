@@ -72,6 +72,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return call
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k"])
 def test_from_download_to_metric(
     dataset: str, tmp_path: Path, command: Callable[..., None], request: pytest.FixtureRequest
@@ -96,6 +97,7 @@ def test_from_download_to_metric(
     assert 0 <= metrics["all"]["pq"] <= 100
 
 
+@pytest.mark.long
 def test_own_data_is_trained_on_and_fine_tuned(
     tmp_path: Path, command: Callable[..., None], tiny_checkpoint: Path, capsys: pytest.CaptureFixture
 ) -> None:

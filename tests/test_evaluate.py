@@ -6,16 +6,21 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
 from conftest import run_python
+from kmax.categories import load_categories
+from kmax.config.build import build_trainer
 from kmax.config.compose import compose_config, read_options
 from kmax.config.evaluation import evaluation_options
 from kmax.config.options import EvaluateOptions, TrainOptions
+from kmax.config.sentences import sentence_of
 from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.data.datamodule import PanopticDataModule
@@ -25,7 +30,8 @@ from kmax.metrics import Report
 
 LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
 OPTIONS = tuple(f"inference.{option}" for option in LOOSE)
-ONE_CORE = {"OMP_NUM_THREADS": "1"}
+GALLERY = ("gallery=true", "gallery_images=3")
+ONE_CORE: dict[str, Any] = {"OMP_NUM_THREADS": "1"}
 
 
 def run(checkpoint: Path, folder: Path, *options: str) -> tuple[dict, str]:
@@ -38,7 +44,7 @@ def run(checkpoint: Path, folder: Path, *options: str) -> tuple[dict, str]:
 @pytest.fixture(scope="module")
 def one_process(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str, Path]:
     folder = tmp_path_factory.mktemp("one")
-    return *run(tiny_checkpoint, folder, "dataset.val.length=7", *OPTIONS), folder
+    return *run(tiny_checkpoint, folder, "dataset.val.length=7", *GALLERY, *OPTIONS), folder
 
 
 def test_one_table_and_two_files(one_process: tuple[dict, str, Path]) -> None:
@@ -59,14 +65,47 @@ def test_one_table_and_two_files(one_process: tuple[dict, str, Path]) -> None:
         assert len(np.unique(np.asarray(Image.open(folder / f"{chart}.png")).reshape(-1, 3), axis=0)) > 5
 
 
+def test_the_gallery_shows_the_worst_images(one_process: tuple[dict, str, Path]) -> None:
+    _, printed, folder = one_process
+    assert f"worst images · {folder / 'gallery.html'}" in printed
+    page = (folder / "gallery.html").read_text()
+    assert page.count('<th scope="row"') == 3
+    assert "3 of 7 images" in page
+    assert not [f for f in folder.iterdir() if f.suffix == ".part"]
+
+
+def test_charts_leave_out_classes_that_do_not_occur(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[list[str]]] = {}
+
+    def bars(values: dict[str, float], *_: object) -> np.ndarray:
+        drawn["classes"] = [list(values)]
+        return np.zeros((1, 1, 3), np.uint8)
+
+    def confusion(counts: np.ndarray, rows: list[str], _: str, __: object, columns: list[str]) -> np.ndarray:
+        assert counts.shape == (len(rows), len(columns))
+        drawn["confusion"] = [rows, columns]
+        return np.zeros((1, 1, 3), np.uint8)
+
+    monkeypatch.setattr(evaluate, "draw_bars", bars)
+    monkeypatch.setattr(evaluate, "draw_confusion", confusion)
+    categories = load_categories("shapes")
+    rows = [{"name": name, "pq": 0.0, "tp": 0, "fp": 0, "fn": 0} for name in categories.names]
+    rows[1]["tp"], rows[2]["fp"] = 3, 2  # squares occur, triangles are predicted alone
+    counts = np.zeros((categories.num_classes,) * 2, int)
+    counts[1, 1], counts[1, 2] = 50, 7
+    evaluate.save_charts(Report({}, {}, {}, rows, counts), "pq", categories, tmp_path)
+    assert drawn == {"classes": [["square"]], "confusion": [["square"], ["square", "triangle"]]}
+
+
 def test_two_processes_print_and_save_the_same_digits(
     one_process: tuple[dict, str, Path], tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Seven images on two processes: one has four, the other three."""
-    two = ("strategy.accelerator=cpu", "strategy.devices=2", "strategy.strategy=ddp", "save_predictions=true")
+    two = ("strategy.accelerator=cpu", "strategy.devices=2", "strategy.strategy=ddp", "save_predictions=true", *GALLERY)
     metrics, printed = run(tiny_checkpoint, tmp_path, "dataset.val.length=7", *two, *OPTIONS)
-    expected, expected_print, _ = one_process
+    expected, expected_print, folder = one_process
     assert metrics == expected
+    assert (tmp_path / "gallery.html").read_text() == (folder / "gallery.html").read_text()
     table = [line for line in printed.splitlines() if line.split()[:1] in (["all"], ["things"], ["circle"])]
     assert len(table) == 3
     assert all(line in expected_print for line in table)
@@ -98,6 +137,15 @@ def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> 
     assert (inference.thing_threshold, inference.stuff_threshold) == (0.4, 0.4)  # of the shapes
     assert (options.dataset.val["length"], options.dataset.val["seed"]) == (3, 2)
     assert options.trainer.val_metrics == ["pq", "miou", "ap", "boundary_pq"]
+
+
+@pytest.mark.parametrize(("override", "dtype"), [("precision=bf16", torch.bfloat16), ("limit=2", torch.float32)])
+def test_the_precision_of_an_evaluation_is_its_own(tiny_checkpoint: Path, override: str, dtype: torch.dtype) -> None:
+    options = merged(tiny_checkpoint, override)
+    trainer = build_trainer(options, callbacks=[], logger=False)
+    with trainer.precision_plugin.forward_context():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == dtype
 
 
 @pytest.mark.parametrize("devices", [1, 3, 5])
@@ -136,8 +184,11 @@ def test_a_limit_counts_images() -> None:
 
 def test_more_devices_than_images_are_refused() -> None:
     assert [list(StridedSampler(7, rank, 2)) for rank in (0, 1)] == [[0, 2, 4, 6], [1, 3, 5]]
-    with pytest.raises(ValueError, match=r"3 image\(s\) cannot be shared by 4 devices: set strategy\.devices=3"):
+    with pytest.raises(
+        ValueError, match=r"3 image\(s\) cannot be shared by 4 devices: set the number of devices to 3"
+    ) as caught:
         StridedSampler(3, 0, 4)
+    assert "the number of devices (strategy.devices) to 3" in sentence_of(caught.value)
 
 
 @pytest.mark.parametrize("name", ["cat [/x]", "[red]", "道路", "a\x1b[2Jb"])

@@ -29,6 +29,7 @@ def test_what_autograd_keeps_is_counted_once() -> None:
     assert kept.bytes == 4 * (x.numel() + y.numel())
 
 
+@pytest.mark.long
 def test_memory_and_flops_follow_the_pixels() -> None:
     options = memory_table.experiment_options("shapes")
     small, large = (memory.measure(options, (size, size)) for size in (129, 257))
@@ -44,7 +45,7 @@ def test_memory_and_flops_follow_the_pixels() -> None:
     assert again.kept < 0.7 * large.kept
 
 
-@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("gpu", marks=pytest.mark.long)])
 def test_out_of_memory_ends_in_what_helps_most(kind: str) -> None:
     options = memory_table.experiment_options("shapes", "backbone.name=resnet10t", "dataset.size=[129,129]")
 
@@ -63,6 +64,7 @@ def test_out_of_memory_ends_in_what_helps_most(kind: str) -> None:
     assert all(need <= needs[0] for need in needs[1:])
 
 
+@pytest.mark.long
 def test_other_errors_pass_and_what_helps_no_more_is_not_offered() -> None:
     options = memory_table.experiment_options("shapes", "backbone.name=resnet10t", "dataset.size=[129,129]")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), memory.explained_memory(options):
@@ -90,6 +92,7 @@ def test_an_unknown_experiment_is_named() -> None:
         memory_table.main(["no_such"])
 
 
+@pytest.mark.long
 def test_a_run_says_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = [
         "experiment=shapes",

@@ -33,16 +33,40 @@ def test_outputs_are_stripped(file: Path) -> None:
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_notebook_runs(file: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    pytest.importorskip("matplotlib")
     monkeypatch.setenv("KMAX_CKPT", str(tiny_run / "checkpoints/best.ckpt"))
     monkeypatch.setenv("KMAX_SWEEP", str(tiny_run))
     monkeypatch.setenv("KMAX_STEPS", "2")
+    kinds = {kind for output in outputs_of(file, monkeypatch) for kind in output.get("data", {})}
+    assert "image/png" in kinds
+
+
+def outputs_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The outputs of a notebook that is run."""
+    nbformat, nbclient, *_ = map(pytest.importorskip, ("nbformat", "nbclient", "ipykernel", "matplotlib"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(file, as_version=4)
     place = {"metadata": {"path": str(ROOT)}}
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
-    kinds = {kind for cell in notebook.cells for out in cell.get("outputs", []) for kind in out.get("data", {})}
-    assert "image/png" in kinds
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.long
+def test_without_a_sweep_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMAX_SWEEP", str(tmp_path / "sweep"))
+    monkeypatch.setenv("KMAX_STEPS", "8")
+    outputs = outputs_of(NOTEBOOKS[NAMES.index("04_sweep_analysis")], monkeypatch)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "sweep · 4 runs" in text
+    assert text.count("'optimizer.lr': '0.003'") == 2 or text.count("3e-3") >= 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("data", ["none", "sample"])
+def test_data_are_cocos_where_it_is(data: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (ROOT / "data/coco").is_dir():
+        pytest.skip("this checkout has COCO, which comes first")
+    folder = "/nowhere" if data == "none" else str(request.getfixturevalue("sample_data"))
+    monkeypatch.setenv("KMAX_SAMPLE_DATA", folder)
+    outputs = outputs_of(NOTEBOOKS[0], monkeypatch)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert ("of shapes" if data == "none" else "of coco") in text

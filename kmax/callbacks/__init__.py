@@ -5,6 +5,7 @@ from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_re
 from kmax.callbacks.costs import Costs
 from kmax.callbacks.early_stop import EarlyStop
 from kmax.callbacks.estimate import Estimate
+from kmax.callbacks.gallery import Gallery
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
 from kmax.callbacks.moving_average import MovingAverage
@@ -29,6 +30,7 @@ __all__ = [
     "EarlyStop",
     "Estimate",
     "FitThreads",
+    "Gallery",
     "Heartbeat",
     "MedianPruning",
     "MovingAverage",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import median
 from time import monotonic
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -23,7 +22,7 @@ class Costs(Callback):
         self._marks = []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._marks.append(monotonic())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kmax.callbacks.pace import Pace
@@ -32,7 +30,7 @@ class Estimate(Callback):
         if self._pace is not None:
             self._pace.go_on()
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         if self._pace is None:
             return
         self._pace.mark(trainer.global_step)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -20,6 +21,7 @@ from kmax.config.checks import plan_of
 from kmax.config.compose import compose_config
 from kmax.config.options import TrainOptions
 from kmax.config.precision import precision_plugins
+from kmax.config.sentences import with_keys
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.losses import Criterion
@@ -87,8 +89,8 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
     """
     categories = categories or load_categories(options.dataset.categories)
     return PanopticDataModule(
-        train=partial(_dataset, options.dataset.train, categories),
-        val=partial(_dataset, options.dataset.val, categories),
+        train=partial(build_dataset, options.dataset.train, categories),
+        val=partial(build_dataset, options.dataset.val, categories),
         options=options.dataset,
         min_labeled_pixels=options.loss.drawn,
         batch_size=plan_of(options.strategy, options.dataset.batch_size).batch_size_per_device,
@@ -98,7 +100,12 @@ def build_datamodule(options: TrainOptions, categories: Categories | None = None
     )
 
 
-def _dataset(target: Plain, categories: Categories) -> PanopticDataset:
+def build_dataset(target: Plain, categories: Categories) -> PanopticDataset:
+    """A dataset from its `_target_`, with these classes.
+
+    Raises:
+        FileNotFoundError, ValueError: files that are missing or disagree; options that it does not take.
+    """
     make = instantiate({**target, "_partial_": True}, _convert_="all")
     try:
         dataset: PanopticDataset = make(categories=categories)
@@ -112,7 +119,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     try:
         check_hardware(options.strategy)
     except OptionError as error:
-        raise ValueError(f"strategy.{error}") from None
+        raise ValueError(with_keys(f"strategy.{error}")) from None
     strategy, trainer = options.strategy, options.trainer
     accumulate = plan_of(strategy, options.dataset.batch_size).accumulate
     limit = trainer.limit_val_batches
@@ -142,8 +149,28 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     callbacks = changes.pop("callbacks") if "callbacks" in changes else build_callbacks(options)
     arguments["callbacks"] = [FitThreads(), *callbacks]
     if "logger" not in changes:
-        arguments["logger"] = [instantiate(logger) for logger in options.logger.values()] or False
+        arguments["logger"] = _objects("logger", options.logger) or False
     return Trainer(**{**arguments, **changes})
+
+
+def _objects(section: str, parts: Plain) -> list[Any]:
+    """The objects of a section, by their `_target_`.
+
+    Raises:
+        ValueError, FileNotFoundError: what the object refused, with its key in front if that is an option.
+    """
+    made = []
+    for name, part in parts.items():
+        try:
+            made.append(instantiate(part))
+        except InstantiationException as error:
+            cause = error.__cause__
+            if isinstance(cause, OptionError):
+                raise ValueError(f"{section}.{name}.{cause}") from None
+            if isinstance(cause, (ValueError, FileNotFoundError)):
+                raise cause from None
+            raise
+    return made
 
 
 def _distribution(strategy: StrategyOptions) -> str | Strategy:
@@ -159,7 +186,7 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
 
 def build_callbacks(options: TrainOptions) -> list[Callback]:
     """The callbacks of a run, without a progress bar where `trainer.enable_progress_bar` forbids it."""
-    callbacks = [instantiate(callback) for callback in options.callbacks.values()]
+    callbacks: list[Callback] = _objects("callbacks", options.callbacks)
     if options.optimizer.ema_decay is not None:
         callbacks.append(MovingAverage(options.optimizer.ema_decay))
     wanted = options.trainer.enable_progress_bar

@@ -10,10 +10,9 @@ copies: 2) + images × what is kept per image + 1.5 GiB for the CUDA context, wo
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from kmax.config.checks import plan_of
 from kmax.config.options import TrainOptions
 from kmax.losses import Criterion
 from kmax.model import Network
+from kmax.options import Plain
 from kmax.strategy.fake import to_fake
 from kmax.structures import Output, Prediction, Target
 
@@ -140,7 +140,13 @@ class Live(TorchDispatchMode):
         self.most = 0
         self._users: dict[int, int] = {}  # storage → tensors that share it
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Plain | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):

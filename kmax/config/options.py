@@ -98,6 +98,8 @@ class EvaluateOptions(Options):
     batch_size: int = option(1, "images per pass", at_least=1)
     precision: str | None = option(None, "of the network; null: strategy.precision", choices=PRECISIONS)
     save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
+    gallery: bool = option(False, "write gallery.html: the worst images with ground truth, prediction and errors")
+    gallery_images: int = option(24, "number of images in the gallery", at_least=1, at_most=1000)
     limit: int | None = option(None, "use only this many images from the beginning", at_least=1)
 
 
@@ -180,6 +182,7 @@ class DemoOptions(Options):
     """`demo.py`: a checkpoint in the browser."""
 
     ckpt: str = option("runs/demo/checkpoints/best.ckpt", "the checkpoint; the default is what make demo trains")
+    compare: str | None = option(None, "a second checkpoint, for the tab that compares; null: two thresholds")
     examples: str | None = option(None, "folder of example images; null: the dataset's own")
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int | None = option(None, "port; null: the first free one from 7860 on", at_least=0, at_most=65535)

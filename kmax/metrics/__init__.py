@@ -4,7 +4,7 @@ from kmax.metrics.cityscapes_ap import CityscapesAP
 from kmax.metrics.mask_ap import MaskAP, MaskAPResult
 from kmax.metrics.mean_iou import MeanIoU, MeanIoUResult
 from kmax.metrics.options import METRICS
-from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult, Quality
+from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult, Quality, image_quality
 from kmax.metrics.suite import MetricSuite, Report
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "PanopticQualityResult",
     "Quality",
     "Report",
+    "image_quality",
 ]

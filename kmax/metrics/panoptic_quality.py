@@ -93,8 +93,7 @@ class PanopticQuality(Metric):
     @property
     def counts(self) -> np.ndarray:
         """(K, 4) float64: sum of IoU, true positives, false positives, false negatives."""
-        sums = [(high << _LOW) + low for high, low in self.iou.tolist()]  # exact: Python's integers are unbounded
-        return np.column_stack([[total / 2**_MANTISSA for total in sums], self.found.cpu().numpy()])
+        return _counts(self.iou.tolist(), self.found.cpu().numpy())
 
     def compute(self) -> PanopticQualityResult:
         """The quality of all images so far, on all ranks."""
@@ -106,6 +105,22 @@ class PanopticQuality(Metric):
             stuff=_quality(counts[~thing]),
             per_class=tuple(_quality(row[None]) for row in counts),
         )
+
+
+def image_quality(prediction: PanopticMap, truth: Sample, num_classes: int) -> Quality:
+    """The quality of one image: the mean over the classes that occur in its ground truth or its prediction.
+
+    Raises:
+        ValueError: as `PanopticQuality.update`.
+    """
+    iou, found = count_segments(prediction, truth, num_classes)
+    return _quality(_counts(iou.tolist(), found))
+
+
+def _counts(iou: Sequence[Sequence[int]], found: np.ndarray) -> np.ndarray:
+    """(K, 4) float64 of the upper and lower words of IoU, K pairs, and the counts (K, 3) of segments."""
+    sums = [(high << _LOW) + low for high, low in iou]  # exact: Python's integers are unbounded
+    return np.column_stack([[total / 2**_MANTISSA for total in sums], found])
 
 
 def _quality(counts: np.ndarray) -> Quality:

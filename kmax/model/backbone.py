@@ -21,6 +21,7 @@ from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
 from kmax.model.max_s import MaXS
 from kmax.model.options import BackboneOptions
+from kmax.options import Plain
 
 MAX_S = "max_s"
 ALIASES = {"swin_tiny": "swin_tiny_patch4_window7_224", "swin_small": "swin_small_patch4_window7_224"}
@@ -219,7 +220,7 @@ def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> B
     if download:
         require_download(name)
     module = timm.models.model_entrypoint(arch).__module__
-    options: dict[str, Any] = {"pretrained": download, "drop_path_rate": drop_path}
+    options: Plain = {"pretrained": download, "drop_path_rate": drop_path}
     if module == "timm.models.resnet" and arch.startswith(("resnet", "wide_resnet", "resnext")):
         norm = partial(nn.BatchNorm2d, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         return ResNetBackbone(timm.create_model(name, norm_layer=norm, **options), family)
@@ -229,7 +230,7 @@ def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> B
 
 
 def _feature_model(name: str, pretrained: bool | str, drop_path: float) -> nn.Module:
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    options: Plain = {"drop_path_rate": drop_path} if drop_path else {}
     if name.startswith("swin"):
         options["strict_img_size"] = False
     try:

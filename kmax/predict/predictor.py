@@ -91,6 +91,7 @@ class Predictor:
         self.num_queries = trained.options.model.num_queries
         self.size = _input_size(size, trained)
         self.inference = inference or trained.inference
+        self.dataset = trained.options.dataset
 
     @classmethod
     def from_checkpoint(

@@ -52,21 +52,29 @@ def draw_bars(
     return np.asarray(canvas)
 
 
-def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers: bool | None = None) -> np.ndarray:
+def draw_confusion(
+    counts: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    numbers: bool | None = None,
+    column_names: Sequence[str] | None = None,
+) -> np.ndarray:
     """A confusion matrix: a row per true class, a column per predicted class, each row in percent of its sum.
 
     Args:
         counts: (R, C) ≥ 0; rows without any count stay white.
         names: of rows and columns; (R, C) may be square or lack the last name's row or column.
         numbers: write the percentages into the cells; default where there are at most 24 classes.
+        column_names: of the columns, where they are others than those of the rows.
     """
+    across = names if column_names is None else column_names
     counts = np.asarray(counts, dtype=np.float64)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    numbers = len(names) <= 24 if numbers is None else numbers
+    numbers = max(len(names), len(across)) <= 24 if numbers is None else numbers
     cell = 40 if numbers else _LINE - 4
     size = _SIZE if cell >= _SIZE + 4 else cell - 4
     face, head = font(size), font(1.25 * _SIZE, title)
-    margin = 16 + max(text_width(name, font(size, name)) for name in names)
+    margin = 16 + max(text_width(name, font(size, name)) for name in (*names, *across))
     rows, columns = counts.shape
     left, top = margin + _LINE, margin + 3 * _LINE
     width = max(left + columns * cell + 16, text_width(title, head) + 32)
@@ -85,7 +93,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, numbers
             pen.line((left, y, left + columns * cell, y), _GRID)
     for number, name in enumerate(names[:rows]):
         pen.text((left - 8, top + (number + 0.5) * cell), name, INK, font(size, name), "rm")
-    _write_upward(canvas, names[:columns], (left, top - margin), (columns * cell, margin), INK, size)
+    _write_upward(canvas, across[:columns], (left, top - margin), (columns * cell, margin), INK, size)
     _write_upward(canvas, ["true"], (0, top), (_LINE, rows * cell), MUTED, size)
     if numbers:
         for row, column in zip(*np.nonzero(share >= 0.005), strict=True):

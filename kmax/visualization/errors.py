@@ -8,15 +8,24 @@ from kmax.categories import Categories
 from kmax.metrics.panoptic_quality import match_segments
 from kmax.structures import PanopticMap, Sample
 from kmax.visualization.layout import fit_map
-from kmax.visualization.palette import PAPER, Color
+from kmax.visualization.palette import PAPER, VOID_COLOR, Color
 from kmax.visualization.panoptic import contours, with_key
 
 TRUE_POSITIVE: Color = (60, 170, 80)
 WRONG_PIXELS: Color = (240, 200, 60)
 FALSE_POSITIVE: Color = (220, 50, 50)
 MISSED: Color = (60, 110, 230)
-VOID: Color = (20, 20, 20)
+VOID = VOID_COLOR
 _OPACITY = 0.65
+ERROR_KEY: tuple[tuple[tuple[Color, ...], str], ...] = (
+    ((TRUE_POSITIVE,), "true positive"),
+    ((WRONG_PIXELS,), "beyond its partner"),
+    ((FALSE_POSITIVE,), "false positive"),
+    ((MISSED,), "missed"),
+    ((FALSE_POSITIVE, MISSED), "missed, under a false one"),
+    ((VOID,), "void or unclaimed"),
+)
+"""The colors of `draw_errors` and what they mean."""
 
 
 def draw_errors(
@@ -58,11 +67,10 @@ def draw_errors(
     picture[contours(true_map)] = PAPER
     if not key:
         return picture
-    entries = [
-        ([TRUE_POSITIVE], f"{len(matches.row)} true positive"),
-        ([WRONG_PIXELS], "beyond its partner"),
-        ([FALSE_POSITIVE], f"{int(matches.false.sum())} false positive"),
-        ([MISSED], f"{int(matches.missed.sum())} missed"),
-        ([VOID], "void or unclaimed"),
-    ]
+    counts = {
+        "true positive": len(matches.row),
+        "false positive": int(matches.false.sum()),
+        "missed": int(matches.missed.sum()),
+    }
+    entries = [(colors, f"{counts[text]} {text}" if text in counts else text) for colors, text in ERROR_KEY]
     return with_key(picture, entries)

@@ -8,9 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from kmax.visualization.fonts import Font, font
-from kmax.visualization.palette import INK, MUTED, PAPER
+from kmax.visualization.palette import INK, MUTED, PAPER, Color
 
 Cell = tuple[str, np.ndarray | None]  # caption and picture
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom of a picture in a sheet, in pixels."""
 
 
 def text_width(text: str, face: Font) -> int:
@@ -53,8 +55,8 @@ def sheet(rows: Sequence[Sequence[Cell]], long_side: int, titles: Sequence[str] 
         titles: a line above each row.
     """
     height, width = next(picture for row in rows for _, picture in row if picture is not None).shape[:2]
-    gap, bar = max(2, long_side // 96), max(20, long_side // 15)
-    column = max(width, 6 * bar)  # wide enough for the captions
+    gap, bar = _gap_and_bar(long_side)
+    column = _column(width, long_side)
     columns, head = max(map(len, rows)), bar + gap if titles else 0
     step = head + bar + height + gap
     canvas = Image.new("RGB", (columns * (column + gap) + gap, len(rows) * step + gap), PAPER)
@@ -64,10 +66,49 @@ def sheet(rows: Sequence[Sequence[Cell]], long_side: int, titles: Sequence[str] 
         top = number * step + head
         if titles:
             pen.text((gap, top - bar / 2), shorten(titles[number], canvas.width - 2 * gap, face), INK, face, "lm")
-        for index, (caption, picture) in enumerate(row):
-            left = gap + index * (column + gap)
+        for (caption, picture), box in zip(row, boxes(len(row), (height, width), long_side, top), strict=True):
             text = shorten(caption, column, face)
-            pen.text((left + column / 2, top + bar / 2), text, MUTED if titles else INK, face, "mm")
+            pen.text(((box[0] + box[2]) / 2, top + bar / 2), text, MUTED if titles else INK, face, "mm")
             if picture is not None:
-                canvas.paste(Image.fromarray(picture), (left + (column - width) // 2, top + bar))
+                canvas.paste(Image.fromarray(picture), box[:2])
+    return np.asarray(canvas)
+
+
+def boxes(count: int, size: tuple[int, int], long_side: int, top: int = 0) -> list[Box]:
+    """Where `sheet` draws the `count` pictures, each (H, W) = `size`, of a row that begins at `top`."""
+    gap, bar = _gap_and_bar(long_side)
+    column = _column(size[1], long_side)
+    lefts = [gap + index * (column + gap) + (column - size[1]) // 2 for index in range(count)]
+    return [(left, top + bar, left + size[1], top + bar + size[0]) for left in lefts]
+
+
+def _gap_and_bar(long_side: int) -> tuple[int, int]:
+    """Pixels between pictures, and the height of a line of text."""
+    return max(2, long_side // 96), max(20, long_side // 15)
+
+
+def _column(width: int, long_side: int) -> int:
+    """The width of a column, enough for captions above narrow pictures."""
+    return max(width, 6 * _gap_and_bar(long_side)[1])
+
+
+def key_line(entries: Sequence[tuple[Sequence[Color], str]], width: int, long_side: int) -> np.ndarray:
+    """What colors mean, side by side in as many lines as `width` needs; the text is that of a sheet of `long_side`."""
+    gap, bar = _gap_and_bar(long_side)
+    face, side = font(0.62 * bar, "".join(text for _, text in entries)), bar // 2
+    places, left, line = [], gap, 0
+    for colors, text in entries:
+        needed = side + gap + text_width(text, face) + bar
+        if left + needed - bar > width and left > gap:
+            left, line = gap, line + 1
+        places.append((left, line, colors, text))
+        left += needed
+    canvas = Image.new("RGB", (width, (line + 1) * bar + gap), PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for left, line, colors, text in places:
+        middle = line * bar + bar // 2
+        for index, color in enumerate(colors):
+            start, end = (left + side * edge // len(colors) for edge in (index, index + 1))
+            pen.rectangle((start, middle - side // 2, end, middle + side // 2), color)
+        pen.text((left + side + gap, middle), text, INK, face, "lm")
     return np.asarray(canvas)

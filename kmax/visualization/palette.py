@@ -13,6 +13,8 @@ from kmax.structures import Segment
 
 Color = tuple[int, int, int]
 INK, PAPER, MUTED = (40, 40, 40), (255, 255, 255), (130, 130, 130)
+VOID_COLOR: Color = (72, 72, 72)
+"""Of pixels without a segment: neutral, and lighter than the black of an image."""
 _GOLDEN = 0.618033988749895  # multiples of the golden ratio, modulo 1, keep away from each other
 _HEAT = np.array([(18, 12, 60), (72, 20, 120), (160, 40, 120), (226, 84, 80), (252, 160, 70), (252, 244, 180)], float)
 

@@ -12,9 +12,10 @@ from kmax.categories import Categories
 from kmax.structures import PanopticMap, Sample, Segment
 from kmax.visualization.fonts import SMALLEST, font, legible_names
 from kmax.visualization.layout import fit_map, text_width
-from kmax.visualization.palette import INK, MUTED, PAPER, Color, segment_colors
+from kmax.visualization.palette import INK, MUTED, PAPER, VOID_COLOR, Color, segment_colors
 
-_OPACITY = 0.65
+OPACITY = 0.65
+"""Of segments over their image, where nothing else is asked for."""
 _PIECE = 2**21  # pixels that are drawn at a time
 
 
@@ -25,16 +26,21 @@ def draw_panoptic(
     labels: bool = True,
     scores: bool = False,
     identities: bool = False,
+    opacity: float = OPACITY,
 ) -> np.ndarray:
     """The image (H, W, 3) in gray under its colored segments, with contours, and class names where they fit.
 
     Args:
         image: uint8 RGB; a segmentation of another size is drawn in the image's size.
-        segmentation: a prediction, or a sample with its ground truth. Void stays darkened, crowd is striped.
+        segmentation: a prediction, or a sample with its ground truth. Void is dark gray, crowd is striped.
         labels: write class names.
         scores: write scores after them.
         identities: ids stay from frame to frame: write those of things, and choose shades by them.
+        opacity: of the segments, from 0, the image as it is, to 1, flat colors.
     """
+    if opacity <= 0:
+        untouched: np.ndarray = image.copy()
+        return untouched
     height, width = image.shape[:2]
     segment_map = fit_map(segment_map_of(segmentation), (height, width))
     colors = segment_colors(segmentation.segments, categories, identities)
@@ -43,7 +49,7 @@ def draw_panoptic(
     step = max(1, _PIECE // width)
     for top in range(0, height, step):
         part = slice(top, top + step)
-        picture[part] = _blend(image[part], segment_map[top : top + step + 1], colors, crowd, top)
+        picture[part] = _blend(image[part], segment_map[top : top + step + 1], colors, crowd, top, opacity)
     result = Image.fromarray(picture)
     if labels:
         _write_names(result, segment_map, _texts(segmentation.segments, categories, scores, identities))
@@ -51,20 +57,26 @@ def draw_panoptic(
 
 
 def _blend(
-    image: np.ndarray, segment_map: np.ndarray, colors: Mapping[int, Color], crowd: Sequence[int], top: int
+    image: np.ndarray,
+    segment_map: np.ndarray,
+    colors: Mapping[int, Color],
+    crowd: Sequence[int],
+    top: int,
+    whole: float,
 ) -> np.ndarray:
     """Rows (h, W, 3) of a picture from row `top` on; `segment_map` has a row more, where there is one."""
     height, width = image.shape[:2]
     ids, index = np.unique(segment_map, return_inverse=True)
     index = index.reshape(segment_map.shape)
     edges, index = contours(index)[:height], index[:height]
-    table = np.array([colors.get(int(i), (0, 0, 0)) for i in ids], dtype=np.float32)
-    opacity = np.full(index.shape, _OPACITY, dtype=np.float32)
+    table = np.array([colors.get(int(i), VOID_COLOR) for i in ids], dtype=np.float32)
+    opacity = np.full(index.shape, whole, dtype=np.float32)
     rows, columns = np.ogrid[top : top + height, :width]
     opacity[np.isin(ids, crowd)[index] & ((rows + columns) // max(3, width // 100) % 2 == 0)] /= 4
     gray = image.mean(2, keepdims=True, dtype=np.float32)  # a colored image would shift the colors of classes
-    picture: np.ndarray = gray + opacity[..., None] * (table[index] - gray)
-    picture[edges] = 255
+    below = gray if whole >= OPACITY else image + whole / OPACITY * (gray - image)
+    picture: np.ndarray = below + opacity[..., None] * (table[index] - below)
+    picture[edges] += min(1.0, whole / OPACITY) * (255 - picture[edges])
     rounded: np.ndarray = picture.round().astype(np.uint8)
     return rounded
 

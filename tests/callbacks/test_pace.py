@@ -23,7 +23,7 @@ def test_the_time_left_after_a_resume() -> None:
     clock = Clock()
     pace = Pace(clock=clock)
     assert pace.seconds_left(100, 0) is None
-    for step in range(901, 911):  # a run that goes on at step 900
+    for step in range(901, 911):  # a run that continues at step 900
         clock.now += 2.0
         pace.mark(step)
     assert pace.steps_per_second == 0.5

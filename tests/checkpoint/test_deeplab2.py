@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import golden_tools
+from conftest import long_but
 from kmax.categories import load_categories
 from kmax.checkpoint.deeplab2 import Variables, class_order, from_deeplab2, to_deeplab2
 
@@ -15,7 +16,7 @@ def seeded(name: str) -> dict[str, np.ndarray]:
     return {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
 
 
-@pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
+@pytest.mark.parametrize("name", long_but(golden_tools.TENSORFLOW, "coco_r50", "coco_convnext_tiny"))
 def test_variables_and_entries_are_a_bijection(name: str) -> None:
     shapes = dict(golden_tools.variables(name))
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
@@ -26,6 +27,7 @@ def test_variables_and_entries_are_a_bijection(name: str) -> None:
     assert {key: list(value.shape) for key, value in to_deeplab2(state, is_thing).items()} == shapes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
@@ -37,7 +39,7 @@ def test_there_and_back_gives_identical_bytes(name: str) -> None:
         assert back[key].tobytes() == value.tobytes(), key
 
 
-@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+@pytest.mark.parametrize("variant", long_but(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> None:
     shapes = dict(golden_tools.max_variables(variant))
     is_thing = load_categories("coco").is_thing
@@ -50,7 +52,7 @@ def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> Non
     assert theirs.keys() == shapes.keys()
 
 
-@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+@pytest.mark.parametrize("variant", long_but(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplab_there_and_back_gives_identical_bytes(variant: str) -> None:
     """Of L the small variables: their layouts are those of the large ones."""
     is_thing = load_categories("coco").is_thing

@@ -43,6 +43,7 @@ def options(*overrides: str) -> TrainOptions:
         ("seed=4294967296", "seed=4294967296 must be at most 4294967295"),
         ("optimizer.lr=inf", "optimizer.lr=inf must be a finite number"),
         ("optimizer.lr=nan", "optimizer.lr=nan must be a finite number"),
+        ("optimizer.ema_decay=1", "optimizer.ema_decay=1.0 must be less than 1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_at_composition(override: str, sentence: str) -> None:
@@ -67,6 +68,12 @@ def test_one_cell_is_too_little_for_batch_norm_and_the_remedy_helps(
     assert str(caught.value).endswith(f" or {' with '.join(remedy)}.")
     keys = {change.partition("=")[0] for change in remedy}
     assert options(*small, *(o for o in overrides if o.partition("=")[0] not in keys), *remedy).dataset.size == (32, 32)
+
+
+def test_what_an_object_refuses_is_named_with_its_key() -> None:
+    logger = "+logger.wandb={_target_: kmax.callbacks.wandb_logger, save_dir: nowhere, mode: onlien}"
+    with pytest.raises(ValueError, match=r"^logger\.wandb\.mode=onlien is unknown: choose one of auto"):
+        build_trainer(options(logger))
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("1", 1), ("2", 2), ("1.0", 1.0), ("0.5", 0.5), ("null", 1.0)])

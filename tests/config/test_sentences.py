@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from kmax.categories import load_categories
 from kmax.config.compose import command_line
 from kmax.config.folder import remove_if_unused
 from kmax.config.grammar import grammar_mistake
@@ -84,10 +85,20 @@ def test_an_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (ValueError("Traceback …\n  File …\nValueError: its end."), "its end."),
         (FileNotFoundError(), "FileNotFoundError"),
         (ValueError("a name \x1b[2J"), "a name \\x1b[2J"),
+        (ValueError("Lower the learning rate."), "Lower the learning rate (optimizer.lr)."),
+        (ValueError("strategy.precision=x: set the precision to y."), "strategy.precision=x: set the precision to y."),
+        (ValueError("The metric of pruning, val/x, …"), "The metric of pruning (callbacks.pruning.monitor), val/x, …"),
     ],
 )
 def test_what_errors_say(error: Exception, sentence: str) -> None:
     assert sentence_of(error) == sentence
+
+
+def test_what_the_rooms_below_refuse_is_said_with_its_keys(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="check the dataset's folder and the list of classes;") as caught:
+        load_categories(str(tmp_path / "classes.json"))
+    sentence = sentence_of(caught.value)
+    assert "check the dataset's folder (dataset.root) and the list of classes (dataset.categories);" in sentence
 
 
 def test_only_a_folder_without_results_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from conftest import long_but
 from kmax import build_model
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.model.options import BackboneOptions, ModelOptions
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_queries": 8,
     "widths": (16, 16, 16, 16),
     "blocks": (1, 1, 1, 1),
@@ -22,7 +25,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "mobilenetv4_conv_small_050", "tf_efficientnet_lite0"])
-@pytest.mark.parametrize("size", [(65, 97), (64, 90), (33, 50)])
+@pytest.mark.parametrize("size", long_but([(65, 97), (64, 90), (33, 50)], (65, 97)))
 def test_features_lie_on_every_stride(name: str, size: tuple[int, int]) -> None:
     backbone = build_backbone(name).eval()
     features = backbone(torch.randn(1, 3, *size))
@@ -43,7 +46,7 @@ def test_dinov3_weights_go_by_their_tag() -> None:
     assert backbone.channels[32] == 1536
 
 
-@pytest.mark.parametrize("size", [(1, 1), (32, 32), (61, 130), (129, 65)])
+@pytest.mark.parametrize("size", long_but([(1, 1), (32, 32), (61, 130), (129, 65)], (1, 1), (61, 130)))
 def test_the_model_runs_at_any_size(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = KMaXDeepLab(build_backbone("resnet18"), 5, ModelOptions(**SMALL)).eval()

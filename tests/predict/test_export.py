@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def module(tiny_checkpoint: Path) -> TrainedModel:
     """The trained module, made decided: after two steps of training the k-means update still counts nothing, masks are
     flat, and every query is void."""
     result = load_trained(tiny_checkpoint)
-    decoder = result.model.transformer_decoder
+    decoder: Any = result.model.transformer_decoder
     with torch.no_grad():
         for layer in decoder.layers:
             layer.update_out.norm.weight.fill_(1.0)
@@ -57,6 +58,7 @@ def onnx_file(module: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.long
 def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: TrainedModel) -> None:
     run, model = export.load_onnx(onnx_file), export.ExportableModel(module)
     for pictures in (PICTURES[:1], PICTURES[:3]):
@@ -68,6 +70,7 @@ def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: TrainedM
             np.testing.assert_allclose(theirs, ours, atol=1e-4 * float(ours.abs().max()))
 
 
+@pytest.mark.long
 def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: TrainedModel) -> None:
     import onnx
 
@@ -98,6 +101,7 @@ def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module:
         assert [s["area"] for s in line["segments"]] == pytest.approx(areas, abs=2)
 
 
+@pytest.mark.long
 def test_pt2_equals_eager_at_a_size_of_its_own(module: TrainedModel, tmp_path: Path) -> None:
     parity = export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 97), 2, PICTURES[:3])
     assert parity.deviation < 1e-4
@@ -180,6 +184,7 @@ def test_a_missing_extra_or_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -
         export._backend("aoti")
 
 
+@pytest.mark.long
 def test_the_script_exports_next_to_the_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

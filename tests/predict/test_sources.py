@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +140,7 @@ def test_a_camera_gives_frames_without_end_and_goes_on_counting() -> None:
     first, second = next(stream), next(stream)
     assert (first.key, second.key) == ("webcam/000002", "webcam/000003")
     assert first.load().shape == (48, 64, 3)
+    assert isinstance(stream, Generator)
     stream.close()
     absent = list(frames(find_sources("webcam:/dev/no-such-camera")))
     with pytest.raises(UnreadableImageError, match="no-such-camera"):
@@ -170,5 +171,6 @@ def test_threads_keep_the_order_and_stay_close(workers: int) -> None:
     assert len(taken) == 50
     early = ordered_map(str, numbers(), workers)
     assert next(early) == "0"
+    assert isinstance(early, Generator)
     early.close()
     assert len(taken) <= 50 + workers + 1

@@ -140,7 +140,7 @@ def test_the_table_has_a_row_per_segment(written: Path) -> None:
 
 def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Text files have an encoding of their own: the locale of a container is ASCII."""
-    original = Path.open
+    original: Any = Path.open
 
     def strict(path: Path, mode: str = "r", *rest: Any, encoding: str | None = None, **options: Any) -> Any:
         return original(path, mode, *rest, encoding=encoding or (None if "b" in mode else "ascii"), **options)

@@ -94,9 +94,10 @@ def test_numbers_have_four_digits_and_names_are_no_markup(tmp_path: Path) -> Non
     overrides = ["optimizer.lr=0.00123456789", "name=[/x]|$y$", "seed=12345"]
     write_run(tmp_path / "0", overrides, {1: 41.23456})
     write_run(tmp_path / "1", ["seed=2"], {1: 1.0})
-    console = Console(width=200, file=io.StringIO())
+    file = io.StringIO()
+    console = Console(width=200, file=file)
     console.print(comparison_table(comparison(read_runs(tmp_path), "val/pq")))
-    shown = console.file.getvalue()
+    shown = file.getvalue()
     for cell in ("0.001235", "[/x]|$y$", "12345", "41.23"):
         assert f" {cell} " in shown
     assert "0.0012345" not in shown

@@ -15,6 +15,7 @@ from scripts import convert_weights, model_zoo
 PAGE = ROOT / "docs" / "model_zoo.md"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -31,6 +32,7 @@ def test_costs_are_those_that_the_script_counts(name: str) -> None:
     assert found.size == entry.size
 
 
+@pytest.mark.long
 def test_an_experiment_is_counted_too() -> None:
     assert model_zoo.cost_of("coco_resnet50:deeplab2", (641, 641)) == model_zoo.cost_of("coco_resnet50_tf", (641, 641))
 
@@ -44,6 +46,7 @@ def test_the_page_is_the_registry(tmp_path: Path) -> None:
     for name, entry in published().items():
         (row,) = (line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` |"))
         assert entry.license in row
+        assert "](http" in row.split("|")[3], "the download is the third column: visible on narrow screens"
         assert all(f"]({url})" in row for url in entry.urls)
         assert all(str(number) in row for number in entry.published.values())
         assert name in row.rsplit("|", 2)[1], "the command"

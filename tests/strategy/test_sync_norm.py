@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import sync_norm_worker as worker
-from conftest import run_python
+from conftest import long_but, run_python
 from kmax.strategy.sync_norm import SyncBatchNorm, synchronize
 
 
@@ -48,7 +48,12 @@ def test_ranks_together_equal_one_process(ranks: tuple[int, Path], case: str) ->
             near(result["buffers"][name], buffer)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnetv2_50", "densenet121", "regnety_002", "test_resnet"])
+@pytest.mark.parametrize(
+    "name",
+    long_but(
+        ["efficientnet_b0", "resnetv2_50", "densenet121", "regnety_002", "test_resnet"], "regnety_002", "test_resnet"
+    ),
+)
 def test_replaced_norms_compute_the_same_and_keep_their_names(name: str) -> None:
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=3)

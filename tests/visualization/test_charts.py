@@ -48,3 +48,12 @@ def test_shades_are_shares_of_rows() -> None:
 def test_any_name_is_drawn(name: str) -> None:
     assert draw_bars({name: 5.0}, name).shape[1] == 760
     assert draw_confusion(np.ones((2, 2)), [name[:40], "b"], name[:40]).dtype == np.uint8
+
+
+def test_columns_may_have_names_of_their_own() -> None:
+    counts = np.array([[3, 1, 0]])
+    picture = draw_confusion(counts, ["a"], "", column_names=["a", "b", "c"])
+    assert picture.shape[1] >= 3 * 40
+    other = draw_confusion(counts, ["a"], "", column_names=["a", "b", "d"])
+    assert picture.shape == other.shape
+    assert (picture != other).any()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kmax.categories import load_categories
+from kmax.config.build import build_model
 from kmax.structures import Prediction
 from kmax.visualization import cluster_color, draw_cluster_viewer, draw_clusters, main_query
 from kmax.visualization.clusters import feature_colors, mask_probabilities, top_class
@@ -87,6 +88,23 @@ def test_the_viewer_shows_every_stage() -> None:
 def test_the_viewer_takes_any_image(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     assert draw_cluster_viewer(image, STAGES, CATEGORIES, ["a", "b"]).ndim == 3
+
+
+def test_the_slots_of_max_deeplab_are_shown_block_by_block() -> None:
+    model = build_model("shapes_max_deeplab").eval()
+    image = np.random.default_rng(0).integers(0, 256, (65, 65, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        output = model(torch.as_tensor(image).permute(2, 0, 1)[None] / 127.5 - 1)
+    stages = [Prediction(*(tensor[0] for tensor in stage)) for stage in output.predictions]
+    names = model.stage_names
+    assert len(stages) == len(names) > 2
+    assert names[0].startswith("block 1")
+    for stage in stages[:-1]:  # a pixel's attention to the slots is a distribution
+        np.testing.assert_allclose(stage.mask_logits.exp().sum(0), 1, atol=1e-3)
+    slot = int(stages[0].mask_logits.argmax(0)[0, 0])
+    picture = draw_cluster_viewer(image, stages, CATEGORIES, names, slot, long_side=64)
+    assert picture.shape[1] >= 64 * (len(stages) + 1)
+    assert (picture == cluster_color(slot)).all(-1).any()
 
 
 def test_heat_rises() -> None:

@@ -59,10 +59,27 @@ def test_segments_wear_their_colors_and_void_is_dark_gray() -> None:
     picture = draw_panoptic(gray, truth, CATEGORIES, labels=False).astype(int)
     void, person = picture[55, 10], picture[30, 60]
     assert len(set(void.tolist())) == 1
-    assert void[0] < 64
+    assert abs(void[0] - (0.65 * 72 + 0.35 * 128)) <= 1
+    black = draw_panoptic(np.zeros_like(gray), truth, CATEGORIES, labels=False)
+    assert black[55, 10].min() > 32  # void is lighter than a black image
     color = np.array(segment_colors(truth.segments, CATEGORIES)[2])
     assert np.abs(person - (0.65 * color + 0.35 * 128)).max() <= 1
     assert (picture[10, 39] == 255).all()  # a contour
+
+
+def test_opacity_leads_from_the_image_to_flat_colors() -> None:
+    truth = sample(60, 80)
+    np.testing.assert_array_equal(draw_panoptic(truth.image, truth, CATEGORIES, opacity=0), truth.image)
+    flat = draw_panoptic(truth.image, truth, CATEGORIES, labels=False, opacity=1)
+    assert tuple(flat[30, 60]) == segment_colors(truth.segments, CATEGORIES)[2]
+    default = draw_panoptic(truth.image, truth, CATEGORIES)
+    np.testing.assert_array_equal(default, draw_panoptic(truth.image, truth, CATEGORIES, opacity=0.65))
+    distance = [
+        np.abs(draw_panoptic(truth.image, truth, CATEGORIES, False, opacity=opacity).astype(int) - truth.image).mean()
+        for opacity in (0.01, 0.2, 0.4, 0.6)
+    ]
+    assert distance == sorted(distance)
+    assert distance[0] < 3  # no jump near 0
 
 
 def test_names_are_written_where_they_fit() -> None:

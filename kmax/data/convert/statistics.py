@@ -124,7 +124,7 @@ def warnings(found: Statistics) -> list[str]:
     if small:
         sentences.append(
             f"{small} of {total} segments have fewer than {SMALL_AREA} pixels at {found.size}²: hard to learn; "
-            "train at a larger dataset.size, or cut the images into tiles."
+            "train at a larger size, or cut the images into tiles."
         )
     name, most = found.most_segments
     if most > found.queries:

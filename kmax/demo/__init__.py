@@ -1,0 +1,1 @@
+"""A trained model in the browser: `session` computes, `page` shows it with gradio and connects both."""
