@@ -1,6 +1,6 @@
 """How often identities switch in films of drawn shapes that cross, leave and return, with a model trained on shapes.
 
-    python scripts/benchmark_tracking.py runs/demo/checkpoints/best.ckpt               # ten films
+    python scripts/benchmark_tracking.py runs/demo/checkpoints/best.ckpt               # ten films of 60 frames
     python scripts/benchmark_tracking.py --save films                                  # only write them, as videos
 
 The rows compare tracking, tracking by boxes alone (features all equal), and no tracking: ids by descending score.
