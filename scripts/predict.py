@@ -2,7 +2,8 @@
 
     ckpt       a file that training or conversion wrote · a folder from a hub · a name of the model zoo (coco_resnet50)
     input      image · folder · 'glob/*.jpg' · list.txt · video.mp4 · webcam · [several,of,these]
-    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, joined)
+    outputs    some of overlay, panoptic, semantic, instances, segments, video (the overlays of a video, joined),
+               annotations (COCO JSON with polygons), label_studio: to correct in an annotation tool
     inference  thresholds, e.g. inference.thing_threshold=0.5
 
 Run it again and it continues where it stopped. Exit status: 0 all done, 1 a mistake in the call, 3 some files could not
@@ -34,6 +35,7 @@ from kmax.predict.predictor import Predictor, Result
 from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
+from kmax.results.annotations import WRITERS, AnnotationStyle
 from kmax.videos import frame_rate
 
 register()
@@ -114,7 +116,8 @@ def predict(config: DictConfig) -> int:
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )
     made_by = settings(options, predictor)
-    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite)
+    style = AnnotationStyle(options.polygon_tolerance, options.rle_holes)
+    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite, style)
     found = survey(options.input, output, folder.keys)
     say_passed(found)
     stale = folder.keep_only(map(origin, found.sources))
@@ -161,7 +164,15 @@ def settings(options: PredictOptions, predictor: Predictor) -> Json:
         "size": predictor.size,
         **{f"inference.{name}": value for name, value in asdict(predictor.inference).items()},
         "top_instances": options.top_instances,
+        **annotation_settings(options),
     }
+
+
+def annotation_settings(options: PredictOptions) -> Json:
+    """What annotations depend on, if there are any."""
+    if WRITERS.keys().isdisjoint(options.outputs):
+        return {}
+    return {"polygon_tolerance": options.polygon_tolerance, "rle_holes": options.rle_holes}
 
 
 def default_output(what: str | list[str]) -> Path:

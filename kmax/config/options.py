@@ -110,8 +110,8 @@ class PredictOptions(Options):
     output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
-        "what is written; video: the overlays of a video, joined",
-        choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
+        "what is written; video: the overlays of a video, joined; annotations (COCO polygons), label_studio: to correct",
+        choices=("overlay", "panoptic", "semantic", "instances", "segments", "video", "annotations", "label_studio"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
     size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
@@ -123,6 +123,8 @@ class PredictOptions(Options):
     num_workers: int = option(2, "number of threads that read, and of threads that write", at_least=0)
     top_instances: int = option(100, "(query, class) pairs that instances are made of", at_least=1)
     overwrite: bool = option(False, "delete earlier results in the folder")
+    polygon_tolerance: float = option(1.0, "pixels that polygons of annotations may deviate; 0: exact", at_least=0)
+    rle_holes: bool = option(False, "annotations: segments with holes as run-length codes, not as polygons")
 
 
 @dataclass(frozen=True)
