@@ -36,6 +36,7 @@ from kmax.predict.progress import ImageProgress
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
 from kmax.results.annotations import WRITERS, AnnotationStyle
+from kmax.results.submission import write_submission
 from kmax.videos import frame_rate
 
 register()
@@ -132,6 +133,9 @@ def predict(config: DictConfig) -> int:
         print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
     made = folder.assemble() + videos(folder, found.sources)
+    if options.submission is not None:
+        pictures = folder.folder / "panoptic"
+        made.append(write_submission(folder.panoptic_annotations(), pictures, options.submission, folder.folder))
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:

@@ -3,6 +3,7 @@ torch."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,16 @@ class TrainOptions(Options):
             )
 
 
+def _check_submission(name: str | None, has_pictures: bool, needed: str) -> None:
+    """The name of a submission is part of a file's name, and needs panoptic PNG files."""
+    if name is None:
+        return
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise OptionError(f"submission={name} must be letters, digits, '_', '-' and '.', e.g. test-dev2017_kmax.")
+    if not has_pictures:
+        raise OptionError(f"submission={name} is made of panoptic PNG files: it needs {needed}.")
+
+
 @dataclass(frozen=True)
 class EvaluateOptions(Options):
     """`evaluate.py`: a checkpoint is measured; `dataset` and `inference` are laid over what it carries."""
@@ -99,6 +110,11 @@ class EvaluateOptions(Options):
     precision: str | None = option(None, "of the network; null: strategy.precision", choices=PRECISIONS)
     save_predictions: bool = option(False, "write panoptic PNG files and COCO JSON, too")
     limit: int | None = option(None, "use only this many images from the beginning", at_least=1)
+    submission: str | None = option(None, "with save_predictions: write panoptic_…_results.zip, e.g. val2017_kmax")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_submission(self.submission, self.save_predictions, "save_predictions=true")
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ class PredictOptions(Options):
     output: str | None = option(None, "folder of the results; null: runs/predict/NAME OF THE INPUT")
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
-        "what is written; video: the overlays of a video, joined; annotations (COCO polygons), label_studio: to correct",
+        "what is written; video: the overlays of a video, joined; annotations (COCO) and label_studio: to correct",
         choices=("overlay", "panoptic", "semantic", "instances", "segments", "video", "annotations", "label_studio"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
@@ -125,6 +141,13 @@ class PredictOptions(Options):
     overwrite: bool = option(False, "delete earlier results in the folder")
     polygon_tolerance: float = option(1.0, "pixels that polygons of annotations may deviate; 0: exact", at_least=0)
     rle_holes: bool = option(False, "annotations: segments with holes as run-length codes, not as polygons")
+    submission: str | None = option(
+        None, "write panoptic_…_results.zip for an evaluation server, e.g. test-dev2017_kmax"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_submission(self.submission, "panoptic" in self.outputs, "panoptic among outputs")
 
 
 @dataclass(frozen=True)

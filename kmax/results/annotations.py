@@ -48,11 +48,10 @@ def annotation_entries(prediction: PanopticMap, categories: Categories, style: A
             continue
         left, top, width, height = segment["bbox"]
         inside = segment_map[top : top + height, left : left + width] == segment["id"]
-        parts = [
-            (np.reshape(part, (-1, 2)) + (left, top)).ravel().tolist() for part in polygons(inside, style.tolerance)
-        ]
+        corner = np.array([left, top])
+        found = [np.reshape(part, (-1, 2)) + corner for part in polygons(inside, style.tolerance)]
         entry = {key: segment[key] for key in ("category_id", "area", "bbox", "score")}
-        entry |= {"segmentation": parts, "iscrowd": 0}
+        entry |= {"segmentation": [part.ravel().tolist() for part in found], "iscrowd": 0}
         if style.rle_holes and _has_hole(inside):
             counts = RunLengths.of(segment_map == segment["id"]).counts()
             entry["rle"] = {"size": list(segment_map.shape), "counts": counts}
@@ -112,7 +111,7 @@ def label_studio_tasks(records: Iterable[Json], categories: Categories) -> Itera
 def label_studio_interface(categories: Categories) -> str:
     """The labeling interface that the tasks belong to, with the classes and their colors."""
     labels = "".join(
-        f"    <Label value={quoteattr(c.name)} background={quoteattr('#%02x%02x%02x' % c.color)}/>\n"
+        f"    <Label value={quoteattr(c.name)} background={quoteattr('#' + bytes(c.color).hex())}/>\n"
         for c in categories.classes
         if c.is_thing or not is_background(c.name)
     )

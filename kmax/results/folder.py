@@ -228,17 +228,18 @@ class ResultFolder:
             path.write_text(json.dumps(semantic_table(self.categories), indent=1))
         return self.folder / "semantic.json"
 
+    def panoptic_annotations(self) -> Iterator[Json]:
+        """`annotations` of COCO's panoptic JSON; their files lie in panoptic/."""
+        for r in self.records:
+            yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
+
     def _panoptic_json(self) -> Path:
         def images() -> Iterator[Json]:
             for r in self.records:
                 yield {"id": r["image_id"], "file_name": r["source"], "height": r["height"], "width": r["width"]}
 
-        def annotations() -> Iterator[Json]:
-            for r in self.records:
-                yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
-
         with replacing(self.folder / "panoptic.json") as path, path.open("w") as file:
-            for name, entries in (("images", images()), ("annotations", annotations())):
+            for name, entries in (("images", images()), ("annotations", self.panoptic_annotations())):
                 file.write(f'{"{" if name == "images" else ","}"{name}": ')
                 write_list(file, entries)
             file.write(f',"categories": {json.dumps(category_table(self.categories))}}}')

@@ -15,13 +15,16 @@ from PIL import Image
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from scipy import ndimage
-from segmentation_cases import CATEGORIES, NUMBER, case
 
 from kmax.categories import Categories, Category
+from kmax.config.compose import compose_config
+from kmax.data import ShapesDataset
 from kmax.results import ResultFolder
 from kmax.results.annotations import AnnotationStyle
 from kmax.results.outlines import polygons
 from kmax.structures import PanopticMap, Segment
+from scripts.predict import predict
+from segmentation_cases import CATEGORIES, NUMBER, case
 from small_sources import prepare
 
 STUFF = tuple(c.name for c in CATEGORIES.classes if not c.is_thing)
@@ -216,3 +219,20 @@ def test_label_studio_takes_tasks_and_interface_and_gives_coco_back(tmp_path: Pa
         for segment in prediction.segments:
             inside = (prediction.segment_map == segment.id).numpy()
             assert (labels[inside] == CATEGORIES.names[segment.label]).mean() > 0.95
+
+
+def test_the_command_writes_both_and_goes_on_only_in_one_style(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        Image.fromarray(ShapesDataset(2, seed=n)[0].image).save(tmp_path / f"in/{n}.png")
+    low = [f"inference.{n}" for n in ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")]
+    options = [f"ckpt={tiny_checkpoint}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", "device=cpu", *low]
+    options.append("outputs=[annotations,label_studio]")
+    assert predict(compose_config(None, *options, root="predict")) == 0
+    content = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["0.png", "1.png"]
+    assert {"circle", "square"} <= {c["name"] for c in content["categories"]}
+    assert content["annotations"]
+    assert (tmp_path / "out/label_studio.xml").read_text().count("<Label ") == len(content["categories"])
+    with pytest.raises(ValueError, match=r"polygon_tolerance=1\.0, not 0\.5"):
+        predict(compose_config(None, *options, "polygon_tolerance=0.5", root="predict"))
