@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segmentation_cases import CATEGORIES, NUMBER, Case, case
 
 from kmax.results.adapters import to_image_segmentation, to_supervision
 from kmax.structures import Instances, PanopticMap
+from segmentation_cases import CATEGORIES, NUMBER, Case, case
 
 CASES = [case(seed) for seed in range(NUMBER)]
 EMPTY = PanopticMap(torch.zeros(4, 6, dtype=torch.int32), ())
