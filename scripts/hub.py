@@ -5,8 +5,9 @@
     python scripts/hub.py push coco_resnet50 user/name                 # a name of the model zoo: converted weights
     python scripts/hub.py pull user/name model.safetensors
 
-Only weights, configuration and classes go up, with a model card: classes, license, and what evaluate.py measured. A REPOSITORY that begins with `.`, `/` or `~` is a local folder. Logging
-in is huggingface_hub's: `hf auth login`, or HF_TOKEN.
+Only weights, configuration and classes go up, with a model card: classes, license, and what evaluate.py measured. A
+REPOSITORY that begins with `.`, `/` or `~` is a local folder. Logging in is huggingface_hub's: `hf auth login`, or
+HF_TOKEN.
 """
 
 from __future__ import annotations
@@ -99,9 +100,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     up.add_argument("source", metavar="CHECKPOINT")
     up.add_argument("repository", metavar="REPOSITORY")
     up.add_argument("--private", action="store_true")
-    up.add_argument(
-        "--license", help="of your weights, as the hub calls it, e.g. apache-2.0; converted ones have theirs"
-    )
+    up.add_argument("--license", help="of your weights, e.g. apache-2.0; converted weights have theirs")
     up.add_argument("--metrics", metavar="FILE", help="metrics.json of evaluate.py, for the model card")
     down = commands.add_parser("pull", help="download one")
     down.add_argument("repository", metavar="REPOSITORY")

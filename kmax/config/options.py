@@ -162,6 +162,14 @@ class ExportOptions(Options):
     pictures: str | None = option(None, "folder of images to compare on; null: drawn shapes")
     count: int = option(10, "how many of them", at_least=1)
     tolerance: float = option(1e-4, "relative deviation of the logits that is accepted", above=0)
+    postprocess: bool = option(False, "one image of any size in, its segments out: for onnx and pt2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.postprocess and self.format == "aoti":
+            raise OptionError("postprocess=true is for format=onnx and format=pt2: choose one of them.")
+        if self.postprocess and self.batch not in ("dynamic", 1, "1"):
+            raise OptionError(f"postprocess=true takes one image at a time: leave out batch={self.batch}.")
 
 
 @dataclass(frozen=True)

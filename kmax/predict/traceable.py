@@ -95,7 +95,8 @@ def _merged(
     classes: int,
 ) -> Segments:
     """Queries take their free pixels by descending score; `claims` (N, H0, W0), the others (N,)."""
-    score, order = score.sort(descending=True, stable=True)
+    order = _descending(score)
+    score = score[order]
     owner = torch.zeros_like(claims[0], dtype=torch.int32)
     stuff_id, count, opened = torch.zeros(classes, dtype=torch.int32), torch.zeros((), dtype=torch.int32), []
     for query in order.unbind():
@@ -140,7 +141,8 @@ def _pixel_wise(
     same = label[:, None] == label
     of_class = (same * torch.where(thing, 0, area)).sum(1)
     large = torch.where(thing, area >= thresholds.thing_area, of_class >= thresholds.stuff_area) & (area > 0)
-    score, order = probability.sort(descending=True, stable=True)
+    order = _descending(probability)
+    score = probability[order]
     label, thing, large, same = label[order], thing[order], large[order], same[order][:, order]
     first = (same & (large & ~thing)).int().argmax(1)  # of its class, in this order
     opens = large & (thing | (first == torch.arange(count)))
@@ -154,6 +156,13 @@ def _pixel_wise(
     )
     ranks = (opens & (left[number] > 0)).nonzero()[:, 0]
     return segment_map.int(), number[ranks], label[ranks], score[ranks].float()
+
+
+def _descending(score: Tensor) -> Tensor:
+    """The order (N,) of descending scores; equal ones keep theirs, as a stable sort does it, which ONNX has not."""
+    index = torch.arange(len(score))
+    above = (score > score[:, None]) | ((score == score[:, None]) & (index < index[:, None]))
+    return torch.zeros_like(index).scatter(0, above.sum(1), index)
 
 
 def _composed(length: int, padded: int, content: Tensor, original: int, aligned: bool) -> Tensor:

@@ -55,9 +55,7 @@ def test_maps_equal_those_of_the_definition(original: tuple[int, int], threshold
         sizes = Sizes.fit(size, original)
         expected = postprocess.panoptic(classes, masks, THINGS, thresholds, sizes)
         image, content = torch.zeros(*original, 3, dtype=torch.uint8), torch.tensor(sizes.content)
-        segment_map, ids, labels, scores = traceable.panoptic(
-            classes, masks, THINGS, thresholds, size, content, image
-        )
+        segment_map, ids, labels, scores = traceable.panoptic(classes, masks, THINGS, thresholds, size, content, image)
         differing = int((segment_map != expected.segment_map).sum())
         assert differing <= 1e-4 * segment_map.numel(), "rounding moves pixels at a threshold alone"
         assert segment_map.dtype == torch.int32
