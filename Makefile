@@ -30,6 +30,7 @@ check: $(INSTALLED)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 docs: $(INSTALLED)  ## the pages of docs/ as a site in build/docs
 	$(BIN)/mkdocs build --strict

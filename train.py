@@ -22,6 +22,7 @@ from kmax.config.checks import plan_of
 from kmax.config.compose import chosen, command_line, in_sweep, register, run_options
 from kmax.config.explain import run_or_explain
 from kmax.config.finetune import plan_text
+from kmax.config.memory import explained_memory
 from kmax.config.story import end_lines, plan_line
 from kmax.config.trained import initialize_from
 from kmax.data.datamodule import PanopticDataModule
@@ -59,7 +60,8 @@ def train(config: DictConfig) -> float:
         say(plan_text(options), flush=True)
     if resume is not None:
         say(f"Going on from {resume}", flush=True)
-    trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+    with explained_memory(options):
+        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
     metrics, step = best_metrics(trainer, module, datamodule)
     if folder is not None:
         lines = end_lines(Path(folder).parent, options.metric, metrics, step, following=not in_sweep())

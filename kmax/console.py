@@ -7,7 +7,7 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
@@ -80,7 +80,7 @@ def command_to_go_on(folder: Path, arguments: Sequence[str]) -> str:
 class Recorder(io.TextIOBase):
     """A stream that also writes whole lines to a log file, without escape codes.
 
-    Where the stream is gone (a closed pipe, a lost terminal) or cannot show a character, the program goes on.
+    Where the stream is gone (a closed pipe, a lost terminal) or cannot show a character, the program continues.
 
     Args:
         stream: where the text goes; None where the program has no such stream. A progress bar may
@@ -170,7 +170,7 @@ def recording(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def drawn_over(console: Any, proxy: Any) -> Iterator[None]:
+def drawn_over(console: object, proxy: Callable[..., Any]) -> Iterator[None]:
     """While `console` draws at the bottom of the terminal, printed lines scroll above it.
 
     Args:

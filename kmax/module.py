@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from kmax.categories import Categories
+from kmax.checkpoint.own import CheckpointDict
 from kmax.geometry import Sizes, content_cells
 from kmax.inference.options import InferenceOptions
 from kmax.inference.passes import Logits, postprocess_logits, predict, run_network
@@ -19,6 +21,7 @@ from kmax.metrics import MetricSuite, Report
 from kmax.model import Network
 from kmax.optim import follow_options, parameter_groups, warmup_poly
 from kmax.optim.options import OptimizerOptions
+from kmax.options import Plain
 from kmax.structures import Batch, Output, PanopticMap, Segmentations
 
 
@@ -56,7 +59,7 @@ class KMaXModule(LightningModule):
         criterion: Criterion | None = None,
         optimizer: OptimizerOptions | None = None,
         metrics: MetricSuite | None = None,
-        config: dict[str, Any] | None = None,
+        config: Plain | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -116,7 +119,7 @@ class KMaXModule(LightningModule):
         counts = ("tp", "fp", "fn")
         self.log_dict({k: v for k, v in logged.items() if not k.endswith(counts)}, rank_zero_only=False)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.optimizer_options
         assert options is not None, "training needs an optimizer"
         groups = parameter_groups(
@@ -141,6 +144,6 @@ class KMaXModule(LightningModule):
         groups = parameter_groups(self.model, options.lr, options.weight_decay, options.backbone_multiplier)
         follow_options(optimizer, schedule, groups, optimizer.defaults["fused"])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: CheckpointDict) -> None:
         checkpoint["kmax_config"] = self.config
         checkpoint["kmax_categories"] = self.categories.to_dict()

@@ -7,9 +7,10 @@ from these declarations, and a value out of its range is refused when the datacl
 from __future__ import annotations
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -32,12 +33,13 @@ class Options:
 
 
 def option(
-    default: Any,
+    default: object,
     meaning: str,
     *,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
     """A field of an options dataclass.
@@ -45,7 +47,7 @@ def option(
     Args:
         default: `REQUIRED` if there is none.
         meaning: a line for `--help` and the docs.
-        at_least, above, at_most: the range of a number, or of each number of a sequence.
+        at_least, above, at_most, below: the range of a number, or of each number of a sequence.
         choices: the values of a string, or of each string of a sequence.
     """
     metadata = {
@@ -53,6 +55,7 @@ def option(
         "at_least": at_least,
         "above": above,
         "at_most": at_most,
+        "below": below,
         "choices": tuple(choices),
     }
     if isinstance(default, (list, dict)):
@@ -65,12 +68,13 @@ def section(kind: type, meaning: str) -> Any:
     return field(default_factory=kind, metadata={"meaning": meaning})
 
 
-def check_ranges(options: Any) -> None:
+def check_ranges(options: object) -> None:
     """Check each field of an options dataclass against its declaration.
 
     Raises:
         OptionError: the first value that is out of its range.
     """
+    assert is_dataclass(options), "options are declared by fields"
     for declared in fields(options):
         value = getattr(options, declared.name)
         values = value if isinstance(value, (list, tuple)) else [value]
@@ -79,18 +83,28 @@ def check_ranges(options: Any) -> None:
                 _check_value(declared, value, one)
 
 
+_BOUNDS: dict[str, tuple[Callable[[float, float], bool], str, str]] = {
+    "at_least": (operator.ge, "at least", "≥"),
+    "above": (operator.gt, "greater than", ">"),
+    "at_most": (operator.le, "at most", "≤"),
+    "below": (operator.lt, "less than", "<"),
+}
+"""Bounds of a number: the test, its words in a message, and its sign in a table."""
+
+
 def _check_value(declared: Field[object], whole: object, value: object) -> None:
     limits = declared.metadata
     wanted = ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             wanted = "a finite number"
-        elif limits.get("at_least") is not None and not value >= limits["at_least"]:
-            wanted = f"at least {_number(limits['at_least'])}"
-        elif limits.get("above") is not None and not value > limits["above"]:
-            wanted = f"greater than {_number(limits['above'])}"
-        elif limits.get("at_most") is not None and not value <= limits["at_most"]:
-            wanted = f"at most {_number(limits['at_most'])}"
+        else:
+            broken = (
+                f"{words} {_number(limits[name])}"
+                for name, (holds, words, _) in _BOUNDS.items()
+                if limits.get(name) is not None and not holds(value, limits[name])
+            )
+            wanted = next(broken, "")
     elif isinstance(value, str) and limits.get("choices") and value not in limits["choices"]:
         wanted = f"{'some' if whole is not value else 'one'} of {', '.join(limits['choices'])}"
     if wanted:
@@ -132,7 +146,7 @@ def build_options(kind: type[T], values: Mapping[str, object], prefix: str = "")
         raise OptionError(str(error) if nested else f"{prefix}{error}") from None
 
 
-def _converted(hint: Any, value: object, name: str) -> Any:
+def _converted(hint: object, value: object, name: str) -> object:
     """`value` as the type that `hint` names."""
     if hint is Any or value == REQUIRED:
         return value
@@ -183,10 +197,16 @@ def _converted_sequence(origin: type, arguments: tuple[object, ...], value: Sequ
 
 
 _TRUTH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}  # as OmegaConf reads them
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+_WORDS: dict[object, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
 
 
-def type_in_words(hint: Any) -> str:
+def type_in_words(hint: object) -> str:
     """A type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -227,15 +247,11 @@ def describe(kind: type, prefix: str = "") -> Iterator[Described]:
 def _range_in_words(limits: Mapping[str, Any]) -> str:
     if limits.get("choices"):
         return ", ".join(limits["choices"])
-    words = [
-        f"{sign} {_number(limits[name])}"
-        for name, sign in (("at_least", "≥"), ("above", ">"), ("at_most", "≤"))
-        if limits.get(name) is not None
-    ]
-    return ", ".join(words)
+    bounds = [(sign, limits.get(name)) for name, (_, _, sign) in _BOUNDS.items()]
+    return ", ".join(f"{sign} {_number(limit)}" for sign, limit in bounds if limit is not None)
 
 
-def to_plain(options: Any) -> Any:
+def to_plain(options: object) -> Any:
     """Options, and containers of them, as dicts, lists and numbers: the inverse of `build_options`."""
     if is_dataclass(options):
         return {declared.name: to_plain(getattr(options, declared.name)) for declared in fields(options)}

@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
 
 _RATE = Fraction(25)  # of videos that do not say
 _TICKS = Fraction(1, 90_000)  # of the times of frames in seconds, as fine as MPEG has them
+Av = Any  # an object of PyAV, which only videos and cameras need: it may be missing
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Shown:
     duration: float | None
 
 
-def shown_frames(container: Any) -> Iterator[Shown]:
+def shown_frames(container: Av) -> Iterator[Shown]:
     """The frames of an opened video in order: upright as its display matrix says, with square pixels, and with times.
 
     Raises:
@@ -45,7 +46,7 @@ def shown_frames(container: Any) -> Iterator[Shown]:
         yield Shown(image, frame.time, None if duration is None else float(duration))
 
 
-def upright(image: np.ndarray, frame: Any, ratio: Fraction = Fraction(1)) -> np.ndarray:
+def upright(image: np.ndarray, frame: Av, ratio: Fraction = Fraction(1)) -> np.ndarray:
     """A decoded frame (h, w, 3) as it is meant to be seen: with square pixels, mirrored and rotated by multiples of
     90°.
 
@@ -63,7 +64,7 @@ def upright(image: np.ndarray, frame: Any, ratio: Fraction = Fraction(1)) -> np.
     return np.ascontiguousarray(np.rot90(image, -quarters))
 
 
-def _display_matrix(frame: Any) -> tuple[float, float, float, float]:
+def _display_matrix(frame: Av) -> tuple[float, float, float, float]:
     """The upper left corner of a frame's display matrix, row by row; the identity if it has
     none. A point (x, y) is shown at (a·x + c·y, b·x + d·y)."""
     for data in frame.side_data:
@@ -73,7 +74,7 @@ def _display_matrix(frame: Any) -> tuple[float, float, float, float]:
     return 1, 0, 0, 1
 
 
-def import_av() -> Any:
+def import_av() -> Av:
     """PyAV, which only videos and cameras need.
 
     Raises:
@@ -119,7 +120,7 @@ def write_video(
     with av.open(str(path), "w") as container:
         stream = None
 
-        def mux(packets: Iterable[Any]) -> None:
+        def mux(packets: Iterable[Av]) -> None:
             for packet in packets:
                 packet.duration = lengths.get(packet.pts, packet.duration)
                 container.mux(packet)
@@ -136,7 +137,7 @@ def write_video(
         mux(stream.encode())
 
 
-def _add_stream(container: Any, codec: str, rate: Fraction, image: np.ndarray, ticks: Fraction | None) -> Any:
+def _add_stream(container: Av, codec: str, rate: Fraction, image: np.ndarray, ticks: Fraction | None) -> Av:
     """A stream for frames of the size of `image`; with `ticks` as the unit of their times, or one of its own."""
     stream = container.add_stream(codec, rate=rate)
     stream.height, stream.width = (max(2, side - side % 2) for side in image.shape[:2])

@@ -35,6 +35,8 @@ from benchmark_device import (
 )
 from benchmark_parts import BENCHMARKS, parts
 
+from kmax.strategy.threads import fit_threads
+
 TINY = (
     "backbone.name=test_resnet",
     "model.widths=[16,16,16,16]",
@@ -116,17 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--quick", action="store_true", help="tiny models, to see that everything works")
     parser.add_argument("--limit", type=float, default=480, help="seconds after which no further row is begun")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of PyTorch (default: as many as there are free cores)")
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args(arguments)
     unknown = set(options.names) - set(known)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    threads = options.threads or fit_threads()
     torch.manual_seed(0)
     names, device, deadline = options.names or known, torch.device(options.device), time.perf_counter() + options.limit
-    report: dict[str, object] = {"device": device_name(device), "torch": torch.__version__, "threads": options.threads}
-    print(report["device"], flush=True)
+    report: dict[str, object] = {"device": device_name(device), "torch": torch.__version__, "threads": threads}
+    print(f"{report['device']}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
     if "training" in names:
         report["training"] = training(device, options.quick, deadline)
     if "inference" in names:

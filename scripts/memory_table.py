@@ -19,22 +19,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
 from hydra.errors import HydraException
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
-from kmax.categories import load_categories
-from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, run_options
+from kmax.config.memory import GIB, inference_bytes, measure, recomputed
 from kmax.config.options import TrainOptions
-from kmax.losses import Criterion
-from kmax.strategy.fake import to_fake
-from kmax.structures import Output, Prediction, Target
 
 EXPERIMENTS = (
     *(f"coco_{name}" for name in ("resnet50", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large")),
@@ -42,93 +33,7 @@ EXPERIMENTS = (
 )
 CARDS = (8, 12, 16, 24)
 """Gigabytes of usual GPUs."""
-GIB = 2**30
-BYTES_PER_PARAMETER = 22
-OVERHEAD = 1.5 * GIB
-BATCH = 2  # batch norm after global pooling wants more than one value per channel
 PUBLISHED = ("coco_resnet50", 53 * 3600 * 32)  # seconds on one V100
-
-
-@dataclass(frozen=True)
-class Cost:
-    """`parameters`; bytes that one image keeps until the backward pass, `kept`; `flops` of its forward pass."""
-
-    parameters: int
-    kept: int
-    flops: int
-
-    def memory(self, images: int) -> float:
-        """Estimated bytes on a GPU that trains with `images` images."""
-        return BYTES_PER_PARAMETER * self.parameters + images * self.kept + OVERHEAD
-
-    def images(self, memory: float) -> int:
-        """How many images fit into `memory` bytes."""
-        return max(0, int((memory - self.memory(0)) // self.kept))
-
-
-class Kept:
-    """Bytes of the storages that autograd saves while this is entered, without those of `known` tensors."""
-
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        self._known = {t.untyped_storage()._cdata for t in known}
-        self._storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is used twice
-        self._hooks = saved_tensors_hooks(self._note, lambda tensor: tensor)
-
-    def _note(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._storages[storage._cdata] = storage
-        return tensor
-
-    def __enter__(self) -> Kept:
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._hooks.__exit__(*error)
-
-    @property
-    def bytes(self) -> int:
-        """The number of bytes."""
-        return sum(storage.nbytes() for storage in self._storages.values())
-
-
-def measure(options: TrainOptions, size: tuple[int, int]) -> Cost:
-    """The cost of one image of `size` for a model in training.
-
-    Args:
-        options: of an experiment.
-    """
-    classes = load_categories(options.dataset.categories).num_classes
-    with torch.device("meta"):
-        model = model_from_options(replace(options.backbone, pretrained=False), options.model, classes).train()
-    parameters = sum(p.numel() for p in model.parameters())
-    with FakeTensorMode(), FlopCounterMode(display=False) as flops:
-        to_fake(model)
-        with Kept([*model.parameters(), *model.buffers()]) as kept, torch.autocast("cpu", torch.float16):
-            output = model(torch.empty(BATCH, 3, *size))
-    # Autocast's copies of the weights are kept too, once for all images; they count with the parameters.
-    forward = (kept.bytes - 2 * parameters) // BATCH
-    return Cost(parameters, forward + loss_bytes(options, output, classes), flops.get_total_flops() // BATCH)
-
-
-def loss_bytes(options: TrainOptions, output: Output, classes: int) -> int:
-    """Bytes that the losses of one image keep, with random predictions of the shapes of `output` and ten segments."""
-
-    def random(tensor: Tensor) -> Tensor:
-        """A random tensor of length 1 over channels, like pixel features."""
-        return nn.functional.normalize(torch.randn(1, *tensor.shape[1:]), dim=1).requires_grad_()
-
-    predictions = tuple(Prediction(*(random(part) for part in prediction)) for prediction in output.predictions)
-    semantic = None if output.semantic_logits is None else random(output.semantic_logits)
-    height, width = predictions[-1].mask_logits.shape[-2:]
-    rows = torch.arange(height) * 10 // height
-    target = Target(rows[:, None].expand(height, width).contiguous(), torch.arange(10) % classes)
-    given = [part for prediction in predictions for part in prediction]
-    with Kept([*given, *([] if semantic is None else [semantic])]) as kept:
-        losses = Criterion(classes, options.loss)(Output(predictions, semantic), [target])
-    assert all(torch.isfinite(loss) for loss in losses.by_name().values())
-    return kept.bytes
 
 
 def experiment_options(name: str | None, *overrides: str) -> TrainOptions:
@@ -136,12 +41,6 @@ def experiment_options(name: str | None, *overrides: str) -> TrainOptions:
     config = compose_config(name, *overrides)
     del config.callbacks, config.logger
     return run_options(config)
-
-
-def recomputed(options: TrainOptions) -> TrainOptions:
-    """The options with the activations of backbone and decoders computed again in the backward pass."""
-    backbone, model = replace(options.backbone, checkpointing=True), replace(options.model, checkpointing=True)
-    return replace(options, backbone=backbone, model=model)
 
 
 def memory_rows(names: Sequence[str], crops: Sequence[tuple[int, int]] | None) -> list[str]:
@@ -185,6 +84,10 @@ def run_rows(overrides: Sequence[str]) -> list[str]:
         cost = measure(chosen, options.dataset.size)
         fits = " · ".join(str(cost.images(memory * GIB)) for memory in CARDS)
         lines.append(f"| {title} | {cost.kept / GIB:.2f} GiB | {fits} |")
+    # Evaluation keeps the training's weights and moments; images have the size of the crops.
+    forward = options.strategy.val_batch_size_per_device * inference_bytes(options, options.dataset.size)
+    whole = (measure(options, options.dataset.size).memory(0) + forward) / GIB
+    lines += ["", f"Validation during training needs {forward / GIB:.2f} GiB for its images, {whole:.1f} GiB in all."]
     return lines
 
 

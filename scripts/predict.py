@@ -37,6 +37,7 @@ from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, su
 from kmax.results import ResultFolder
 from kmax.results.annotations import WRITERS, AnnotationStyle
 from kmax.results.submission import write_submission
+from kmax.strategy.threads import fit_threads
 from kmax.videos import frame_rate
 
 register()
@@ -113,6 +114,7 @@ def predict(config: DictConfig) -> int:
     options = read_options(PredictOptions, config)
     output = Path(options.output or default_output(options.input))
     survey(options.input, output)  # before the model is built: a misspelled path should fail at once
+    fit_threads()
     predictor = Predictor.from_checkpoint(
         options.ckpt, options.device, options.size, options.inference, options.runtime, options.precision
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 
+from kmax.config.ready import ready
 from kmax.data.prepare import main
 
 if __name__ == "__main__":
-    sys.exit(main("cityscapes", __doc__ or ""))
+    sys.exit(main("cityscapes", __doc__ or "", ready))

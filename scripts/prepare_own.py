@@ -18,12 +18,14 @@ from kmax.data.convert.options import Options, parse
 
 def main(options: Options) -> int:
     """Convert, check, preview as asked; the exit status is 1 if the check has found an error."""
+    from kmax.config.ready import ready
     from kmax.data.convert.check import check
     from kmax.data.convert.own import convert, report
     from kmax.data.prepare.check import print_findings
 
     if options.source is not None:
         print(report(convert(options), options))
+        print(ready(options.root, "coco_format", options.root))
     if options.check and print_findings(check(options), options.root):
         return 1
     if options.preview:

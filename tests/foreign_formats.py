@@ -133,7 +133,8 @@ def encoded(mask: np.ndarray) -> str:
 def coco_content(truths: Sequence[Truth], kind: str = "polygon", first: int = 0) -> dict[str, Any]:
     """COCO instances; `kind` is polygon, counts (a list of runs) or compressed."""
     names = thing_names(truths)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, truth in enumerate(truths):
         height, width = truth.segment_map.shape
         images.append({"id": image_id, "file_name": truth.name, "height": height, "width": width})
@@ -266,8 +267,8 @@ def voc(root: Path, truths: Sequence[Truth], val: int = 2) -> None:
             palette[:256] = color_map(256)
             image.putpalette(palette.ravel().tolist())
             image.save(root / folder / f"{Path(truth.name).stem}.png")
-    for split, part in (("train", truths[val:]), ("val", truths[:val])):
-        text = "\n".join(Path(truth.name).stem for truth in part)
+    for split, chosen in (("train", truths[val:]), ("val", truths[:val])):
+        text = "\n".join(Path(truth.name).stem for truth in chosen)
         (root / "ImageSets/Segmentation" / f"{split}.txt").write_text(text)
 
 

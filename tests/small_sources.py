@@ -27,11 +27,12 @@ def picture(path: Path, orientation: int = 1, size: tuple[int, int] = (H, W)) ->
     return path
 
 
-def prepare(source: Path, **options: Any) -> tuple[Written, dict[str, np.ndarray], dict[str, set[str]]]:
+def prepare(source: Path, **options: Any) -> tuple[Written, dict[str, np.ndarray], dict[str, list[str]]]:
     """Convert; what was written, and by stem the class names of every image's pixels and segments."""
     root = options.pop("root", source.parent / f"{source.name}-out")
     written = convert(Options(root=root, source=source, **options))
-    names, segments = {}, {}
+    names: dict[str, np.ndarray] = {}
+    segments: dict[str, list[str]] = {}
     for split in ("train", "val"):
         file = root / "annotations" / f"panoptic_{split}.json"
         content = json.loads(file.read_text())

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from kmax.config.options import TrainOptions
+from kmax.config.sentences import OPTION_OF
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
@@ -77,10 +78,6 @@ def test_strategy_and_experiment_share_no_key() -> None:
         assert not owned & keys(yaml.safe_load(file.read_text())), file.name
 
 
-KEYLESS = ("geometry", "numerics", "structures", "model", "losses", "inference", "metrics", "optim", "module")
-"""Rooms that compute: a message that names a key of the configuration is written where the key is read."""
-
-
 def option_keys() -> set[str]:
     """`section.option` of every option of a run."""
     hints = get_type_hints(TrainOptions)
@@ -97,12 +94,23 @@ def literals(path: Path) -> list[str]:
     return [n.value for n in constants if isinstance(n.value, str)]
 
 
-def test_rooms_that_compute_know_no_key_of_the_configuration() -> None:
+def test_only_the_rooms_from_config_upward_know_a_key_of_the_configuration() -> None:
+    """A message names the option in words; `config/sentences.py` adds the key."""
     keys = option_keys()
     assert "optimizer.lr" in keys
     pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, sorted(keys)))})(?![\w.(\[])")
     for file in modules():
         path = ROOT / file
-        if path.relative_to(ROOT / "kmax").parts[0].removesuffix(".py") in KEYLESS and path.name != "options.py":
+        room = path.relative_to(ROOT / "kmax").parts[0].removesuffix(".py")
+        if FLOOR[room] < FLOOR["config"] and path.name != "options.py":
             for text in literals(path):
                 assert not pattern.search(text), f"{file} knows a key: {text}"
+
+
+def test_the_options_that_messages_name_in_words_exist() -> None:
+    keys = option_keys() | {declared.name for declared in fields(TrainOptions)} | {"hydra.run.dir"}
+    below = [f for f in modules() if FLOOR[Path(f).parts[1].removesuffix(".py")] < FLOOR["config"]]
+    said = "\n".join(text.lower() for file in below for text in literals(ROOT / file))
+    for words, key in OPTION_OF.items():
+        assert words in said, f"no message speaks of {words}"
+        assert key in keys or key.startswith(("callbacks.", "dataset.train"))

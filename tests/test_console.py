@@ -6,6 +6,7 @@ import io
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -92,7 +93,7 @@ class FullDisk(io.StringIO):
 
 
 @pytest.mark.parametrize("stream", [None, Broken(), io.TextIOWrapper(io.BytesIO(), "ascii")])
-def test_a_program_goes_on_where_nobody_listens(stream: io.TextIOBase | None) -> None:
+def test_a_program_goes_on_where_nobody_listens(stream: Any) -> None:
     log = io.StringIO()
     recorder = Recorder(stream, log)
     print("1 device × 2 · 写真", file=recorder)

@@ -1,4 +1,4 @@
-"""The console of real runs, line by line: a run, one that goes on after Ctrl-C, one that fails, a sweep, an
+"""The console of real runs, line by line: a run, one that continues after Ctrl-C, one that fails, a sweep, an
 evaluation, a prediction. Numbers are replaced by N."""
 
 from __future__ import annotations

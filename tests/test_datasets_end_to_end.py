@@ -72,6 +72,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return call
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k"])
 def test_from_download_to_metric(
     dataset: str, tmp_path: Path, command: Callable[..., None], request: pytest.FixtureRequest

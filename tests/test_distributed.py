@@ -52,9 +52,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Pop
         for process in ranks:
             process.kill()
             process.wait()
-    log = (folder / "rank0.log").read_text()
-    assert "freezing" in log, log[-3000:] + (folder / "rank1.log").read_text()[-3000:]
-    return folder, ranks[0], ended - float(log.split("freezing ")[1].split()[0])
+    printed = (folder / "rank0.log").read_text()
+    assert "freezing" in printed, printed[-3000:] + (folder / "rank1.log").read_text()[-3000:]
+    return folder, ranks[0], ended - float(printed.split("freezing ")[1].split()[0])
 
 
 @pytest.mark.timeout(600)

@@ -6,16 +6,20 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import evaluate
 from conftest import run_python
+from kmax.config.build import build_trainer
 from kmax.config.compose import compose_config, read_options
 from kmax.config.evaluation import evaluation_options
 from kmax.config.options import EvaluateOptions, TrainOptions
+from kmax.config.sentences import sentence_of
 from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.data.datamodule import PanopticDataModule
@@ -25,7 +29,7 @@ from kmax.metrics import Report
 
 LOOSE = ("thing_threshold=0", "stuff_threshold=0", "overlap=0", "pixel_threshold=0.02")  # an untrained model says a lot
 OPTIONS = tuple(f"inference.{option}" for option in LOOSE)
-ONE_CORE = {"OMP_NUM_THREADS": "1"}
+ONE_CORE: dict[str, Any] = {"OMP_NUM_THREADS": "1"}
 
 
 def run(checkpoint: Path, folder: Path, *options: str) -> tuple[dict, str]:
@@ -100,6 +104,15 @@ def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> 
     assert options.trainer.val_metrics == ["pq", "miou", "ap", "boundary_pq"]
 
 
+@pytest.mark.parametrize(("override", "dtype"), [("precision=bf16", torch.bfloat16), ("limit=2", torch.float32)])
+def test_the_precision_of_an_evaluation_is_its_own(tiny_checkpoint: Path, override: str, dtype: torch.dtype) -> None:
+    options = merged(tiny_checkpoint, override)
+    trainer = build_trainer(options, callbacks=[], logger=False)
+    with trainer.precision_plugin.forward_context():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == dtype
+
+
 @pytest.mark.parametrize("devices", [1, 3, 5])
 def test_any_number_of_devices_will_do(tiny_checkpoint: Path, devices: int) -> None:
     options = merged(tiny_checkpoint, f"strategy.devices={devices}", "strategy.accelerator=cpu")
@@ -136,8 +149,11 @@ def test_a_limit_counts_images() -> None:
 
 def test_more_devices_than_images_are_refused() -> None:
     assert [list(StridedSampler(7, rank, 2)) for rank in (0, 1)] == [[0, 2, 4, 6], [1, 3, 5]]
-    with pytest.raises(ValueError, match=r"3 image\(s\) cannot be shared by 4 devices: set strategy\.devices=3"):
+    with pytest.raises(
+        ValueError, match=r"3 image\(s\) cannot be shared by 4 devices: set the number of devices to 3"
+    ) as caught:
         StridedSampler(3, 0, 4)
+    assert "the number of devices (strategy.devices) to 3" in sentence_of(caught.value)
 
 
 @pytest.mark.parametrize("name", ["cat [/x]", "[red]", "道路", "a\x1b[2Jb"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kmax.categories import load_categories
 from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, run_options
 from kmax.config.options import TrainOptions
+from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.inference.options import InferenceOptions
 from kmax.model import KMaXDeepLab, MaXDeepLab
@@ -44,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
-    small = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
+    small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
     if member == "dual_path":
         small = (*small, "model.width=0.125")
     else:
@@ -69,7 +71,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
-@pytest.mark.parametrize("model", ["max_deeplab_s", "max_deeplab_l"])
+@pytest.mark.parametrize("model", ["max_deeplab_s", pytest.param("max_deeplab_l", marks=pytest.mark.long)])
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
     own = ("dataset.root=data/own", "dataset.categories=coco") if dataset == "coco_format" else ()
     options = composed(f"dataset={dataset}", f"model={model}", *own)
@@ -147,16 +149,17 @@ def test_a_trained_max_deeplab_predicts_and_shows_its_slots(trained: Path) -> No
     assert picture.dtype == np.uint8
 
 
-def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from kmax.config.trained import load_trained
-
+@pytest.mark.long
+@pytest.mark.parametrize("format", ["pt2", "onnx"])
+def test_a_trained_max_deeplab_exports(trained: Path, tmp_path: Path, format: str) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
     module = load_trained(trained)
     loose = InferenceOptions(method="pixel_wise", thing_threshold=0.0, stuff_threshold=0.0, pixel_threshold=0.1)
     module = replace(module, options=replace(module.options, inference=loose))
     pictures = [ShapesDataset(3, seed=4)[i].image for i in range(3)]
-    parity = export_model(module, tmp_path / "model.pt2", "pt2", (65, 65), "dynamic", pictures)
+    parity = export_model(module, tmp_path / f"model.{format}", format, (65, 65), "dynamic", pictures)
     assert parity.images == 3
     assert parity.deviation < 1e-4
     assert parity.identical >= 2

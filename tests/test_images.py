@@ -8,6 +8,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,14 +153,13 @@ def test_of_several_pictures_the_first_is_read_and_said(tmp_path: Path) -> None:
     pictures = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
     for suffix in ("gif", "png", "webp", "tif"):
         path = tmp_path / f"a.{suffix}"
-        pictures[0].save(
-            path, save_all=True, append_images=pictures[1:], **({"lossless": True} if suffix == "webp" else {})
-        )
+        options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
         with pytest.warns(UserWarning, match=rf"a\.{suffix} holds several images: the first is read"):
             assert (open_image(path) == (255, 0, 0)).all()
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, and goes on
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, and continues
 def test_damaged_metadata_do_not_cost_the_picture(tmp_path: Path) -> None:
     content = stored(Image.new("RGB", (8, 6), "red"), "JPEG", 6)
     at = content.index(b"Exif\0\0") + 6

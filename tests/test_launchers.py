@@ -7,6 +7,7 @@ import json
 import math
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -42,7 +43,7 @@ def test_every_launcher_composes(launcher: str, strategy: str) -> None:
     pytest.importorskip(f"hydra_plugins.{PLUGINS[launcher]}")
     config = with_hydra(f"hydra/launcher={launcher}", "experiment=coco_resnet50", f"strategy={strategy}")
     config.hydra.sweep.dir = "sweep"
-    settings = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    settings: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
     if launcher == "slurm_v100":
         asked = slurm_resources(strategy_options(config))
         assert (settings["nodes"], settings["tasks_per_node"]) == (asked.nodes, asked.tasks_per_node)
@@ -55,7 +56,7 @@ def test_every_launcher_composes(launcher: str, strategy: str) -> None:
 def test_every_sweeper_composes(sweeper: str) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     config = with_hydra(f"hydra/sweeper={sweeper}", "seed=7")
-    settings = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    settings: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     assert settings["direction"] == "maximize"
     assert settings["sampler"]["seed"] == 7
 
@@ -67,6 +68,7 @@ def test_every_sweep_composes(sweep: str) -> None:
     assert with_hydra(f"sweep={sweep}").hydra.sweeper.params
 
 
+@pytest.mark.long
 def test_the_submission_command_asks_for_what_the_strategy_has() -> None:
     words, plan = submit(["--time=1:00:00", "experiment=coco_resnet50", "strategy=ddp_multinode"])
     assert plan.startswith("effective batch 64 = 32 devices")

@@ -46,6 +46,7 @@ COMPILES = pytest.mark.skipif(
 def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str) -> None:
     torch.manual_seed(0)
     module = build_module(options_of(f"backbone.name={backbone}", "model.drop_path=0.0"), pretrained=False)
+    assert module.criterion is not None
     data = batch(65)
     with one_thread():
         with torch.autocast("cpu", precision):

@@ -101,13 +101,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("hook", "count", "workers"),
     [
-        ("on_train_batch_start", 2, 0),  # before anything was saved
-        ("on_train_batch_start", 6, 2),  # between two steps, workers ahead
         ("on_train_batch_end", 7, 0),  # in the midst of an accumulation
-        ("on_validation_batch_start", 2, 0),  # first validation
-        ("on_validation_end", 1, 0),
-        ("on_train_batch_start", 16, 0),  # last batch
-        ("on_validation_batch_start", 6, 0),
+        pytest.param("on_train_batch_start", 2, 0, marks=pytest.mark.long),  # before anything was saved
+        pytest.param("on_train_batch_start", 6, 2, marks=pytest.mark.long),  # between two steps, workers ahead
+        pytest.param("on_validation_batch_start", 2, 0, marks=pytest.mark.long),  # first validation
+        pytest.param("on_validation_end", 1, 0, marks=pytest.mark.long),
+        pytest.param("on_train_batch_start", 16, 0, marks=pytest.mark.long),  # last batch
+        pytest.param("on_validation_batch_start", 6, 0, marks=pytest.mark.long),
     ],
 )
 def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str, count: int, workers: int) -> None:
@@ -117,6 +117,7 @@ def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str
     assert_same_state(uninterrupted, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_start"])
 def test_killed_under_a_moving_average(tmp_path: Path, hook: str) -> None:
     options = ("optimizer.ema_decay=0.5", "optimizer.clip_norm=0.5", "backbone.checkpointing=true")
@@ -163,8 +164,9 @@ def test_signals_to_a_real_process(uninterrupted: Path, tmp_path: Path) -> None:
     assert_same_state(uninterrupted, tmp_path)
 
 
+@pytest.mark.long
 def test_stopped_before_a_validation(uninterrupted: Path, tmp_path: Path) -> None:
-    """A signal in the step after which validation is due: the run leaves at once and validates when it goes on."""
+    """A signal in the step after which validation is due: the run leaves at once and validates when it continues."""
 
     def stop() -> None:
         STOP_SIGNALS.received = "SIGTERM"

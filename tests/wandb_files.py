@@ -27,7 +27,7 @@ def records(file: Path) -> Iterator[Any]:
         parts += data[position + HEADER : position + HEADER + length]
         position += HEADER + length
         if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # made when the module is imported
             record.ParseFromString(parts)
             yield record
             parts = b""

@@ -2,6 +2,9 @@
 
 from kmax.callbacks.best import BestCheckpoint
 from kmax.callbacks.checkpoint_files import AtomicCheckpointIO, checkpoint_to_resume
+from kmax.callbacks.costs import Costs
+from kmax.callbacks.early_stop import EarlyStop
+from kmax.callbacks.estimate import Estimate
 from kmax.callbacks.heartbeat import Heartbeat
 from kmax.callbacks.loggers import ContinuedCSVLogger, tensorboard_logger, wandb_logger
 from kmax.callbacks.moving_average import MovingAverage
@@ -13,6 +16,7 @@ from kmax.callbacks.pruning import MedianPruning
 from kmax.callbacks.random_state import RandomState
 from kmax.callbacks.resume import ResumeCheckpoint
 from kmax.callbacks.skipped_files import SkippedFiles
+from kmax.callbacks.threads import FitThreads
 from kmax.callbacks.tracking import Tracking
 from kmax.strategy.signals import STOP_SIGNALS, Stopped
 
@@ -21,6 +25,10 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "ContinuedCSVLogger",
+    "Costs",
+    "EarlyStop",
+    "Estimate",
+    "FitThreads",
     "Heartbeat",
     "MedianPruning",
     "MovingAverage",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from kmax.console import joined, percent
+from kmax.files import Json
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -46,7 +47,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._losses = torch.tensor(self._restored, device=pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
@@ -60,7 +61,9 @@ class BestCheckpoint(ModelCheckpoint):
             return
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise ValueError(f"callbacks.checkpoint.monitor={self.monitor} is not measured; measured are {known}.")
+            raise ValueError(
+                f"The metric of the best checkpoint, {self.monitor}, is not measured; measured are {known}."
+            )
         if self._losses is not None:
             total, count = trainer.strategy.reduce(self._losses.clone(), reduce_op="sum").tolist()
             self._loss = total / count if count else float("inf")
@@ -82,12 +85,12 @@ class BestCheckpoint(ModelCheckpoint):
             self.best_metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         return better
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Json:
         losses = self._restored if self._losses is None else self._losses.tolist()
         own = {"best_metrics": self.best_metrics, "best_step": self.best_step, "best_loss": self._best_loss}
         return {**super().state_dict(), **own, "losses": losses}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Json) -> None:
         self._restored = list(state_dict.get("losses", (0.0, 0.0)))
         same = (str(state_dict.get("dirpath")), state_dict.get("monitor")) == (str(self.dirpath), self.monitor)
         if not same or not Path(state_dict["best_model_path"]).is_file():

@@ -94,7 +94,7 @@ def checkpoint_to_resume(wanted: str | None, folder: str | None, config: Plain) 
         return path
     if damaged:
         raise ValueError(
-            f"{' and '.join(damaged)} cannot be read: set resume=PATH to go on from another checkpoint, or "
+            f"{' and '.join(damaged)} cannot be read: set resume=PATH to continue from another checkpoint, or "
             "resume=never to start afresh."
         )
     return None
@@ -110,7 +110,7 @@ def _require_same_learning(config: Plain, found: Plain, path: Path) -> None:
         key = changed[0]
         raise ValueError(
             f"{path} is of a run with {key}={other.get(key)}, not {own.get(key)} ({len(changed)} settings differ): "
-            f"choose another folder with hydra.run.dir=…, go on all the same with resume={path}, or start afresh with "
+            f"change the folder of the run, continue all the same with resume={path}, or start afresh with "
             "resume=never."
         )
 

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from kmax.files import Json
+from kmax.options import OptionError
 
 MODES = ("auto", "online", "offline")
 ID_FILE = "wandb_id.txt"
@@ -60,10 +61,10 @@ def wandb_logger(save_dir: str, mode: str = "auto", group: str | None = None, **
         options: of WandbLogger.
 
     Raises:
-        ValueError: an unknown mode.
+        OptionError: an unknown mode.
     """
     if mode not in MODES:
-        raise ValueError(f"logger.wandb.mode={mode} is unknown: choose one of {', '.join(MODES)}.")
+        raise OptionError(f"mode={mode} is unknown: choose one of {', '.join(MODES)}.")
     offline = mode == "offline" or (mode == "auto" and not _logged_in())
     identity = run_id_in(Path(save_dir))
     import wandb  # here, so that runs without it start sooner
@@ -126,12 +127,12 @@ def earlier_rows(file: Path) -> list[Json]:
         copy = file.with_name(f"metrics-odd-{number}.csv")
         shutil.copyfile(file, copy)
         rank_zero_warn(
-            f"{file} has rows that are none of a run's: it is kept as {copy.name}; what can be read goes on."
+            f"{file} has rows that are none of a run's: it is kept as {copy.name}; what can be read is continued."
         )
     return good
 
 
-def _is_row(row: dict[Any, Any]) -> bool:
+def _is_row(row: dict[str, str]) -> bool:
     step = str(row.get("step") or "")
     whole = None not in row and None not in row.values()  # neither more nor fewer cells than columns
     return whole and step.replace(".0", "").isdecimal()

@@ -27,7 +27,7 @@ class MovingAverage(Callback):
 
     def __init__(self, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"optimizer.ema_decay={decay} must lie between 0 and 1, e.g. 0.9999.")
+            raise ValueError(f"decay={decay} must lie between 0 and 1, e.g. 0.9999.")
         self.decay = decay
         self._move = get_ema_multi_avg_fn(decay)
         self._current: dict[str, Tensor] = {}  # the module's own tensors

@@ -18,7 +18,7 @@ class NonFiniteGuard(Callback):
     """Skip the optimizer steps whose loss or gradient is not finite on any rank.
 
     All ranks go through the backward pass, so that none waits for another, and agree before the optimizer steps. A
-    skipped step leaves weights, moments and running statistics as they were; schedule and step counter go on. The
+    skipped step leaves weights, moments and running statistics as they were; schedule and step counter advance. The
     number of skipped steps is logged as `train/skipped_steps`. The first one on each rank is described in
     `folder`/nonfinite-step…-rank….json: the draws of its batches, from which the data can be reproduced, and the
     configuration. With float16 the gradient scaler skips steps while it looks for its scale; those count too.
@@ -76,7 +76,7 @@ class NonFiniteGuard(Callback):
             what = "loss" if bad_loss else "gradient"
             raise ValueError(
                 f"The {what} was not finite in {self.in_a_row} steps in a row: look at {self.folder}/nonfinite-*.json, "
-                "lower optimizer.lr, or use strategy.precision=bf16-mixed or 32-true."
+                "lower the learning rate, or set the precision to bf16-mixed or 32-true."
             )
 
     def on_train_batch_end(

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from kmax.callbacks.best import BestCheckpoint
 from kmax.callbacks.pace import Pace
 from kmax.console import Recorder, digits, drawn_over, duration, joined, percent
+from kmax.structures import Batch
 
 
 class Progress(ProgressBar):
@@ -36,7 +36,7 @@ class Progress(ProgressBar):
         self.pace = Pace()
         self._enabled = True
         self._bars: Bars | None = None
-        self._task: Any = None
+        self._task: TaskID | None = None
         self._screen = ExitStack()
         self._said = float("-inf")  # when the last plain line was printed
         self._score: float | None = None  # of the last validation
@@ -53,7 +53,7 @@ class Progress(ProgressBar):
         self._open("step", trainer.max_steps, trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         if not self._enabled:
             return
@@ -76,8 +76,8 @@ class Progress(ProgressBar):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -151,7 +151,7 @@ class Progress(ProgressBar):
     def _show(self, unit: str, done: int, total: int, numbers: tuple[str, ...]) -> None:
         if not self._enabled:
             return
-        if self._bars is not None:
+        if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, numbers=joined(*numbers))
         elif time.monotonic() - self._said >= self.seconds:
             self._said = time.monotonic()

@@ -49,7 +49,7 @@ class MedianPruning(Callback):
             return
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise ValueError(f"callbacks.pruning.monitor={self.monitor} is not logged in validation; logged: {known}.")
+            raise ValueError(f"The metric of pruning, {self.monitor}, is not logged in validation; logged: {known}.")
         step, value = trainer.global_step, float(trainer.callback_metrics[self.monitor])
         stop = trainer.is_global_zero and self._report(step, value)
         if trainer.strategy.broadcast(stop):

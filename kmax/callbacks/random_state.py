@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class RandomState(Callback):
         self._loaded = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: CheckpointDict) -> None:
-        states: list[Any] = [random_state(trainer.strategy.root_device)]
+        states: list[Json | None] = [random_state(trainer.strategy.root_device)]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -13,6 +12,7 @@ from kmax.callbacks.checkpoint_files import LAST, NEXT, rotate
 from kmax.callbacks.loggers import close_loggers
 from kmax.checkpoint.own import CheckpointDict
 from kmax.console import command_to_go_on
+from kmax.files import Json
 from kmax.strategy.signals import STOP_SIGNALS, STOPPED, Stopped, requeue
 
 
@@ -31,7 +31,7 @@ class ResumeCheckpoint(Checkpoint):
 
     def __init__(self, folder: str | Path, every_n_steps: int) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"trainer.save_every_steps={every_n_steps} must be at least 1.")
+            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1.")
         self.folder, self.every_n_steps = Path(folder), every_n_steps
         self.last_step = 0  # of the newest checkpoint of this run
         self._step = 0  # of the newest batch
@@ -134,7 +134,7 @@ def _fitting(trainer: Trainer) -> bool:
     return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
-def _mark_validation_as_due(state: dict[str, Any]) -> None:
+def _mark_validation_as_due(state: Json) -> None:
     """Change the `state` of Lightning's fit loop to: in validation, at its first batch.
 
     Lightning takes a validation that is due after the batch of the checkpoint for one that has been run, unless it was

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -52,7 +51,7 @@ class Tracking(Callback):
                 logger.log_hyperparams({**config, "code": code_version()})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        result: Any = pl_module.result
+        result: object = pl_module.result
         if trainer.is_global_zero and isinstance(result, Report) and not trainer.sanity_checking:
             columns = result.columns()
             rows = [[row["name"], *(row.get(column) for column in columns)] for row in result.rows()]

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kmax.categories.checks import COLOR, TEXT, TRUTH, Table, color, integer, read_json, shown
 from kmax.categories.kinds import CONVERTER, kind_of
@@ -79,7 +78,7 @@ class Categories:
         return {"name": self.name, "classes": classes, **({"by_id": True} if self.by_id else {})}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Categories:
+    def from_dict(cls, data: Json) -> Categories:
         """The inverse of `to_dict`.
 
         Raises:
@@ -128,15 +127,15 @@ def load_categories(name: str) -> Categories:
     path = FOLDER / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.json")))
-        raise ValueError(f"dataset.categories={name} is unknown: choose one of {known}, or give a JSON file.")
+        raise ValueError(f"The list of classes {name} is unknown: choose one of {known}, or give a JSON file.")
     return replace(Categories.from_dict(json.loads(path.read_text("utf-8"))), by_id=True)
 
 
 def _from_file(path: Path) -> Categories:
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no {path} to read classes from: check dataset.root and dataset.categories; annotations of other "
-            f"tools are converted with {CONVERTER}."
+            f"There is no {path} to read classes from: check the dataset's folder and the list of classes; annotations "
+            f"of other tools are converted with {CONVERTER}."
         )
     entries = _categories_section(path)
     if entries is not None:

@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
         ValueError: no valid JSON, an object that has one key twice, or no permission to read it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: check dataset.root and the file's name.")
+        raise FileNotFoundError(f"There is no file {path}: check the dataset's folder and the file's name.")
     try:
         content = path.read_bytes()
         with without_collector():
@@ -44,7 +44,7 @@ class _TwiceError(ValueError):
     """A key that an object has twice."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -75,7 +75,7 @@ class Kind:
     """What a value must be: `words` for messages; `one` checks a value, `all` many at once."""
 
     words: str
-    one: Callable[[Any], bool]
+    one: Callable[[object], bool]
     all: Callable[[Sequence[Any]], bool]
 
 

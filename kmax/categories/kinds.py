@@ -17,7 +17,7 @@ _OTHER_KINDS = (
     ({"items", "categories"}, "Datumaro JSON"),
     ({"type", "features"}, "GeoJSON"),
     ({"images"}, "COCO JSON without annotations, such as a list of test images"),
-    ({"classes"}, "a list of classes (for dataset.categories)"),
+    ({"classes"}, "a list of classes"),
 )
 
 

@@ -47,7 +47,7 @@ def match_categories(
         raise ValueError(
             f"{path}: its class {names[unknown[0]]!r} (category {unknown[0]}) is not among the "
             f"{categories.num_classes} of this dataset: name the classes of all splits alike, or set "
-            "dataset.categories to a JSON file that has it."
+            "the list of classes to a JSON file that has it."
         )
     for entry in listed:
         thing = categories.is_thing[found[entry.id]] if entry.id in found else None

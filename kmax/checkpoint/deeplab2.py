@@ -6,7 +6,6 @@ The table pairs whole names; `#` stands for a number that both have, `#+1` for o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -182,7 +181,7 @@ def class_order(is_thing: Sequence[bool]) -> list[int]:
     return [*(k for k in labels if is_thing[k]), *(k for k in labels if not is_thing[k]), len(is_thing)]
 
 
-def from_deeplab2(variables: Mapping[str, Any], is_thing: Sequence[bool]) -> dict[str, Tensor]:
+def from_deeplab2(variables: Mapping[str, object], is_thing: Sequence[bool]) -> dict[str, Tensor]:
     """A published TensorFlow checkpoint's variables under our names, in our layouts and order of classes.
 
     Args:

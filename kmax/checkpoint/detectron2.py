@@ -7,7 +7,6 @@ in this file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -129,13 +128,14 @@ def their_name(ours: str) -> str | None:
     return _NAMES.theirs(ours)
 
 
-def from_detectron2(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+def from_detectron2(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
     """A published checkpoint (with or without its `model` wrapper, NumPy or torch values) under our names.
 
     Raises:
         ValueError: an entry that the table does not know.
     """
-    entries = state_dict["model"] if isinstance(state_dict.get("model"), Mapping) else state_dict
+    wrapped = state_dict.get("model")
+    entries = wrapped if isinstance(wrapped, Mapping) else state_dict
     unknown = [name for name in entries if our_name(name) is None]
     if unknown:
         raise ValueError(
@@ -160,7 +160,7 @@ def to_detectron2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {str(their_name(name)): value for name, value in state_dict.items()}
 
 
-def load_detectron2(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+def load_detectron2(model: nn.Module, state_dict: Mapping[str, object]) -> None:
     """Load a published PyTorch checkpoint, strictly; a model on `meta` takes its tensors as they are.
 
     Raises:

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class RefusedError(Exception):
     """A file asked for something that is not allowed."""
 
 
-def _read_file(path: Path) -> Any:
+def _read_file(path: Path) -> object:
     with path.open("rb") as file:
         start = file.read(len(_LEGACY_TORCH))
     if start.startswith((b"PK", _LEGACY_TORCH)):
@@ -77,7 +77,7 @@ def _read_file(path: Path) -> Any:
         return _Unpickler(file, encoding="latin1").load()
 
 
-def load_torch(file: Any) -> Any:
+def load_torch(file: Path | BinaryIO) -> Any:
     """`torch.load` of tensors and arrays."""
     with torch.serialization.safe_globals(list(_numpy_globals())):
         try:
@@ -111,14 +111,14 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _load_storage(content: bytes) -> Any:
+def _load_storage(content: bytes) -> object:
     return load_torch(io.BytesIO(content))
 
 
 class _Unpickler(pickle.Unpickler):
     """Builds containers, numbers, strings, arrays and tensors; anything else is refused."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module.startswith(("numpy.core.", "numpy._core.")):

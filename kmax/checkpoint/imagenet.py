@@ -40,7 +40,7 @@ def load_imagenet(backbone: nn.Module, path: str | Path) -> None:
     if problem:
         raise ValueError(
             f"The weights in {path} do not fit the backbone: {problem}. "
-            "Set backbone.pretrained to a file for backbone.name."
+            "Set the pretrained weights to a file for the backbone's name."
         )
     backbone.load_state_dict(found)
 

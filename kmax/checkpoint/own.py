@@ -65,13 +65,13 @@ def read_checkpoint(path: str | Path) -> CheckpointDict:
     return checkpoint
 
 
-def is_ours(names: Iterable[Any]) -> bool:
+def is_ours(names: Iterable[object]) -> bool:
     """Whether entries have the names of a model or module of ours."""
     starts = tuple(f"{prefix}transformer_decoder.layers." for prefix in ("", "model."))
     return any(str(name).startswith(starts) for name in names)
 
 
-def _incomplete(content: Any, path: Path) -> str:
+def _incomplete(content: object, path: Path) -> str:
     """Why a readable file is not a checkpoint, and the remedy."""
     nested = content.get("state_dict") if isinstance(content, dict) else None
     if is_ours(content if isinstance(content, dict) else ()) or is_ours(nested or ()):

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
+
+from kmax.files import Json
 
 REGISTRY = Path(__file__).with_name("published.json")
 ARCHIVE = ".tar.gz"
@@ -56,7 +57,7 @@ class Published:
         name = urlsplit(self.urls[0]).path.rpartition("/")[2]
         return name if name.endswith(self.suffix) else f"{self.name}{self.suffix}"
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Json:
         """Where the weights come from, as a converted checkpoint carries it."""
         about = {"name": self.name, "model": f"{self.family}, {self.model} ({self.code})", "url": self.urls[0]}
         numbers = {"published": dict(self.published), "evaluated_on": self.title}

@@ -87,7 +87,7 @@ def _family(entries: Mapping[str, Tensor]) -> str:
     raise ValueError(
         "This is no kMaX- or MaX-DeepLab of the published kinds: it has no class head "
         f"({', '.join(_CLASS_HEADS.values())}). "
-        "A backbone's ImageNet weights go into training by backbone.pretrained=PATH."
+        "A backbone's ImageNet weights go into training as the pretrained weights of the backbone."
     )
 
 

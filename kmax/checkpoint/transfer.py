@@ -106,7 +106,7 @@ def _attempt(session: requests.Session, url: str, part: Path, progress: Progress
         resumed = response.status_code == requests.codes.partial_content
         if resumed and not (known and known.continues(response, have)):
             forget(part)
-            raise BrokenOffError("the host goes on elsewhere in the file")
+            raise BrokenOffError("the host continues elsewhere in the file")
         state = PartState.of(response, have if resumed else 0)
         state.write(part)
         _check_space(part, state.total, have if resumed else 0)

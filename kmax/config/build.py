@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -14,12 +15,13 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
-from kmax.callbacks import AtomicCheckpointIO, MovingAverage
+from kmax.callbacks import AtomicCheckpointIO, FitThreads, MovingAverage
 from kmax.categories import Categories, load_categories
 from kmax.config.checks import plan_of
 from kmax.config.compose import compose_config
 from kmax.config.options import TrainOptions
 from kmax.config.precision import precision_plugins
+from kmax.config.sentences import with_keys
 from kmax.data.datamodule import PanopticDataModule
 from kmax.data.datasets import PanopticDataset
 from kmax.losses import Criterion
@@ -112,7 +114,7 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
     try:
         check_hardware(options.strategy)
     except OptionError as error:
-        raise ValueError(f"strategy.{error}") from None
+        raise ValueError(with_keys(f"strategy.{error}")) from None
     strategy, trainer = options.strategy, options.trainer
     accumulate = plan_of(strategy, options.dataset.batch_size).accumulate
     limit = trainer.limit_val_batches
@@ -139,11 +141,31 @@ def build_trainer(options: TrainOptions, **changes: Any) -> Trainer:
         "enable_model_summary": False,
         "plugins": [AtomicCheckpointIO(), *replaced],
     }
-    if "callbacks" not in changes:
-        arguments["callbacks"] = build_callbacks(options)
+    callbacks = changes.pop("callbacks") if "callbacks" in changes else build_callbacks(options)
+    arguments["callbacks"] = [FitThreads(), *callbacks]
     if "logger" not in changes:
-        arguments["logger"] = [instantiate(logger) for logger in options.logger.values()] or False
+        arguments["logger"] = _objects("logger", options.logger) or False
     return Trainer(**{**arguments, **changes})
+
+
+def _objects(section: str, parts: Plain) -> list[Any]:
+    """The objects of a section, by their `_target_`.
+
+    Raises:
+        ValueError, FileNotFoundError: what the object refused, with its key in front if that is an option.
+    """
+    made = []
+    for name, part in parts.items():
+        try:
+            made.append(instantiate(part))
+        except InstantiationException as error:
+            cause = error.__cause__
+            if isinstance(cause, OptionError):
+                raise ValueError(f"{section}.{name}.{cause}") from None
+            if isinstance(cause, (ValueError, FileNotFoundError)):
+                raise cause from None
+            raise
+    return made
 
 
 def _distribution(strategy: StrategyOptions) -> str | Strategy:
@@ -159,7 +181,7 @@ def _distribution(strategy: StrategyOptions) -> str | Strategy:
 
 def build_callbacks(options: TrainOptions) -> list[Callback]:
     """The callbacks of a run, without a progress bar where `trainer.enable_progress_bar` forbids it."""
-    callbacks = [instantiate(callback) for callback in options.callbacks.values()]
+    callbacks: list[Callback] = _objects("callbacks", options.callbacks)
     if options.optimizer.ema_decay is not None:
         callbacks.append(MovingAverage(options.optimizer.ema_decay))
     wanted = options.trainer.enable_progress_bar

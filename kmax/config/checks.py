@@ -9,6 +9,7 @@ from kmax.model.options import check_network
 from kmax.options import OptionError
 from kmax.strategy.batch_plan import BatchError, BatchPlan, batch_plan
 from kmax.strategy.options import StrategyOptions
+from kmax.strategy.slurm import SlurmResources, slurm_resources
 
 
 def plan_of(strategy: StrategyOptions, batch_size: int) -> BatchPlan:
@@ -26,6 +27,18 @@ def plan_of(strategy: StrategyOptions, batch_size: int) -> BatchPlan:
             f"{error}: set strategy.batch_size_per_device to a divisor, strategy.batch_rule=scale to follow the "
             "devices, or change dataset.batch_size."
         ) from None
+
+
+def resources_of(strategy: StrategyOptions) -> SlurmResources:
+    """What SLURM is asked for.
+
+    Raises:
+        ValueError: the number of devices depends on the machine; the message names the key.
+    """
+    try:
+        return slurm_resources(strategy)
+    except OptionError as error:
+        raise ValueError(f"strategy.{error}") from None
 
 
 def check_run(options: TrainOptions) -> TrainOptions:

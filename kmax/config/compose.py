@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from kmax.commands import programs_dir
 from kmax.config import finetune
-from kmax.config.checks import check_run, plan_of
+from kmax.config.checks import check_run, plan_of, resources_of
 from kmax.config.grammar import grammar_mistake
 from kmax.config.help import help_text, wants_help
 from kmax.config.home import at_home, home_in_arguments
@@ -31,7 +31,6 @@ from kmax.files import claim_folder
 from kmax.options import Plain, build_options
 from kmax.strategy.batch_plan import BatchPlan
 from kmax.strategy.options import StrategyOptions
-from kmax.strategy.slurm import slurm_resources
 
 T = TypeVar("T")
 SHAPES = ("shapes", "demo")
@@ -92,7 +91,7 @@ def _plan(key: str, *, _root_: DictConfig) -> object:
 
 
 def _slurm(key: str, *, _root_: DictConfig) -> object:
-    return getattr(slurm_resources(strategy_options(_root_)), key)
+    return getattr(resources_of(strategy_options(_root_)), key)
 
 
 def strategy_options(config: DictConfig) -> StrategyOptions:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from kmax.config.compose import compose_config, conf_dir, run_options
 from kmax.config.options import TrainOptions
 from kmax.config.variants import choose_variant
 from kmax.model.options import ModelOptions
-from kmax.options import build_options, to_plain
+from kmax.options import Plain, build_options, to_plain
 
 PREFIX = "model."
 """Prefix of the names in our module; the rest of a name is the model's own."""
@@ -99,13 +98,13 @@ def _write(
     options: TrainOptions,
     categories: Categories,
     state: Mapping[str, Tensor],
-    provenance: Mapping[str, Any],
+    provenance: Plain,
 ) -> None:
     carried = {CONFIG_KEY: to_plain(options), CATEGORIES_KEY: categories.to_dict(), SOURCE_KEY: provenance}
     write_checkpoint(target, {"state_dict": state, **carried})
 
 
-def _provenance(source: Path, recognized: Recognized, entry: Published | None) -> dict[str, Any]:
+def _provenance(source: Path, recognized: Recognized, entry: Published | None) -> Plain:
     if entry is not None:
         return entry.provenance()
     code = {"detectron2": "PyTorch", "deeplab2": "TensorFlow"}[recognized.family]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from kmax.config.options import EvaluateOptions, TrainOptions
-from kmax.options import OptionError, Plain, build_options, to_plain
+from kmax.options import OptionError, Plain, T, build_options, to_plain
 from kmax.strategy.batch_plan import num_devices
 
 TRAINED_AS = {"fp32": "32-true", "fp16": "16-mixed", "bf16": "bf16-mixed"}
@@ -45,7 +44,7 @@ def evaluation_options(trained: TrainOptions, options: EvaluateOptions) -> Train
     )
 
 
-def laid_over(options: Any, changes: Plain, name: str) -> Any:
+def laid_over(options: T, changes: Plain, name: str) -> T:
     """Options with some of them changed; null leaves an option unchanged.
 
     Raises:
@@ -71,10 +70,11 @@ def _moved(section: Plain, root: str | None) -> Plain:
     """A dataset section whose paths below its root are moved below `root`."""
     old = str(section["root"])
 
-    def move(value: Any) -> Any:
+    def move(value: object) -> object:
         if isinstance(value, dict):
             return {key: move(item) for key, item in value.items()}
-        inside = isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
-        return f"{root}{value[len(old) :]}" if inside else value
+        if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+            return f"{root}{value[len(old) :]}"
+        return value
 
-    return section if root is None else move(section)
+    return section if root is None else {key: move(item) for key, item in section.items()}

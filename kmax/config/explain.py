@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 
 class JobError(Exception):
-    """A job of a sweep that failed for a reason that its message gives; the other jobs go on."""
+    """A job of a sweep that failed for a reason that its message gives; the other jobs continue."""
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

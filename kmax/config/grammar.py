@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -47,7 +46,7 @@ def _sentence(parser: OverridesParser, argument: str) -> str:
     )
 
 
-def _value(parser: OverridesParser, argument: str) -> Any:
+def _value(parser: OverridesParser, argument: str) -> object:
     """The value of an argument as Hydra reads it, None if it cannot."""
     try:
         return parser.parse_override(argument).value()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, Precision
 
@@ -12,10 +11,10 @@ class _ImagesStayBytes(Precision):
     """Batches stay unchanged, since the model converts images to the precision of its weights. torch's default
     precision stays unchanged as well, since the losses choose their own."""
 
-    def convert_input(self, data: Any) -> Any:
+    def convert_input(self, data: object) -> object:
         return data
 
-    def forward_context(self) -> AbstractContextManager[Any]:
+    def forward_context(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 

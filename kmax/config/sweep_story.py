@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 from pathlib import Path
-from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -22,13 +21,13 @@ class SweepStory(Callback):
         self.metric = metric
         self._folder: Path | None = None
 
-    def on_multirun_start(self, config: DictConfig, **options: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **options: object) -> None:
         self._folder = Path(config.hydra.sweep.dir)
         self.metric = config.get("metric", self.metric)
         print(f"sweep folder · {shown(self._folder.absolute())}", flush=True)
         atexit.register(self._finish)  # Hydra calls no callback if a job has failed
 
-    def on_multirun_end(self, config: DictConfig, **options: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **options: object) -> None:
         self._finish()
 
     def _finish(self) -> None:

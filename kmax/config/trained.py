@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -56,7 +55,7 @@ def load_trained(path: str | Path) -> TrainedModel:
     return TrainedModel(model.eval(), categories, options)
 
 
-def load_weights(module: torch.nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
+def load_weights(module: torch.nn.Module, state_dict: Mapping[str, torch.Tensor], source: str | Path) -> None:
     """Load weights strictly; if they do not fit, the error is one sentence.
 
     Raises:

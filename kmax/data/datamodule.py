@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -16,6 +15,7 @@ from kmax.data.evaluation import EvaluationItem, EvaluationSet, StridedSampler, 
 from kmax.data.loader import DrawSampler, TrainingLoader, start_worker
 from kmax.data.options import DatasetOptions
 from kmax.data.training import TrainingSet, collate_training
+from kmax.options import Plain
 from kmax.structures import Batch
 
 
@@ -88,7 +88,7 @@ class PanopticDataModule(LightningDataModule):
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
-    def _options(self, collate: Any) -> dict[str, Any]:
+    def _options(self, collate: Callable[..., Batch]) -> Plain:
         accelerator = self.trainer.accelerator if self.trainer is not None else None
         return {
             "collate_fn": collate,

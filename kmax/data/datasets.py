@@ -69,12 +69,12 @@ class CocoPanoptic:
         annotation_folder: str | Path,
         annotation_file: str | Path,
         categories: Categories | None = None,
-        subset: int | Sequence[int] | None = None,
+        subset: int | Sequence[int | str] | None = None,
     ) -> None:
         files = files_at(image_folder, annotation_folder, annotation_file)
         self._read_index(files, categories or load_categories("coco"), subset)
 
-    def _read_index(self, files: SplitFiles, categories: Categories, subset: int | Sequence[int] | None) -> None:
+    def _read_index(self, files: SplitFiles, categories: Categories, subset: int | Sequence[int | str] | None) -> None:
         self.files, self.categories = files, categories
         self._index = load_index(files.annotation_file)
         self._chosen = _choose(self._index, subset, files.annotation_file)
@@ -124,7 +124,7 @@ class CocoPanoptic:
         return tuple(Segment(id_, label_of[category], crowd) for id_, category, crowd in self._index.segments(index))
 
 
-def _choose(index: Index, subset: int | Sequence[int] | None, path: Path) -> Sequence[int]:
+def _choose(index: Index, subset: int | Sequence[int | str] | None, path: Path) -> Sequence[int]:
     """The positions in the index that `subset` selects."""
     if subset is None or isinstance(subset, int):
         chosen: Sequence[int] = range(len(index) if subset is None else min(subset, len(index)))
@@ -145,7 +145,7 @@ def _labels(index: Index, categories: Categories, path: Path) -> dict[int, int]:
         category = min(unknown)
         raise ValueError(
             f"{path}: category {category} in {index.annotation_with(category)} is not among the "
-            f"{categories.num_classes} of this dataset: set dataset.categories to a JSON file that has it."
+            f"{categories.num_classes} of this dataset: set the list of classes to a JSON file that has it."
         )
     return label_of
 
@@ -158,7 +158,7 @@ class CityscapesPanoptic(CocoPanoptic):
         root: str | Path,
         split: str,
         categories: Categories | None = None,
-        subset: int | Sequence[int] | None = None,
+        subset: int | Sequence[int | str] | None = None,
     ) -> None:
         self._read_index(cityscapes(root, split), categories or load_categories("cityscapes"), subset)
 
@@ -171,7 +171,7 @@ class ADE20KPanoptic(CocoPanoptic):
         root: str | Path,
         split: str,
         categories: Categories | None = None,
-        subset: int | Sequence[int] | None = None,
+        subset: int | Sequence[int | str] | None = None,
     ) -> None:
         self._read_index(ade20k(root, split), categories or load_categories("ade20k"), subset)
 

@@ -40,7 +40,8 @@ class StridedSampler(Sampler[int]):
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
         if length < world_size:
             raise ValueError(
-                f"{length} image(s) cannot be shared by {world_size} devices: set strategy.devices={max(length, 1)}."
+                f"{length} image(s) cannot be shared by {world_size} devices: set the number of devices to "
+                f"{max(length, 1)}."
             )
         self.indices = range(rank, length, world_size)
 

@@ -89,7 +89,7 @@ def load_index(path: Path) -> Index:
         ValueError: the JSON is damaged or contradicts itself.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: set dataset.root to the folder described in data/README.md.")
+        raise FileNotFoundError(f"{path} is missing: set the dataset's folder to the one described in data/README.md.")
     key = _fingerprint(path)
     paths = cache_files(path)
     for cache in paths:

@@ -28,7 +28,7 @@ class DrawSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, seed: int, draws: int, rank: int = 0, world_size: int = 1) -> None:
         if length < 1:
-            raise ValueError("The training set holds no image: look at dataset.root and at the annotations.")
+            raise ValueError("The training set holds no image: look at the dataset's folder and at the annotations.")
         self.length, self.seed, self.draws, self.rank, self.world_size = length, seed, draws, rank, world_size
         self.start = 0  # draws that were taken before; the iterator begins after them
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -83,7 +83,7 @@ class TrainingLoader(DataLoader[Any]):
         if state["images_per_batch"] != own:
             raise ValueError(
                 f"The checkpoint is of a run with {state['images_per_batch']} images a batch over all devices, "
-                f"this one has {own}: go on with as many devices and the same strategy.batch_size_per_device, or start "
+                f"this one has {own}: continue with as many devices and the same batch size per device, or start "
                 "a new run from its weights with init_from=CHECKPOINT."
             )
         self.consumed = state["batches"]

@@ -32,7 +32,7 @@ class Content:
     segments: list[list[Json]]
     segment_id: list[int]
     category_id: list[int]
-    crowd: list[Any]
+    crowd: list[int]
     categories: list[Listed]
 
 

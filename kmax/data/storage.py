@@ -56,7 +56,8 @@ class Directory:
         except OSError as error:
             if error.errno in NO_SUCH_FILE:
                 raise FileNotFoundError(
-                    f"There is no file {self.where(name)}: check dataset.root and that every archive was unpacked."
+                    f"There is no file {self.where(name)}: check the dataset's folder and that every archive was "
+                    "unpacked."
                 ) from None
             raise ValueError(f"{self.where(name)} cannot be read ({error.strerror}): check it and its disk.") from error
 
@@ -184,5 +185,6 @@ def find_folder(root: str | Path, inner: str, containers: Sequence[str] = ()) ->
             return Archive(root / name, (inner, f"{Path(name).stem}/{inner}"))
     looked = ", ".join(str(path) for path in (directories[0], *(root / name for name in (*own[:1], *containers))))
     raise FileNotFoundError(
-        f"{root / inner} is missing: set dataset.root to the folder described in data/README.md (looked for {looked})."
+        f"{root / inner} is missing: set the dataset's folder to the one described in data/README.md (looked for "
+        f"{looked})."
     )

@@ -63,7 +63,7 @@ class TrainingSet(Dataset[TrainingItem]):
             except UnreadableImageError as error:
                 unreadable = error
                 self.skipped += 1
-                warnings.warn(f"{error} Training goes on without it.", stacklevel=2)
+                warnings.warn(f"{error} Training continues without it.", stacklevel=2)
             else:
                 target = self._target(canvas.sample)
                 labeled = int((target.segment_map != VOID).sum())
@@ -78,13 +78,14 @@ class TrainingSet(Dataset[TrainingItem]):
         if most:
             return (
                 f"None of {MAX_TRIES} draws had more than {self.min_labeled_pixels} labeled pixels at stride "
-                f"{self.options.target_stride}, the best had {most}: lower loss.samples or raise dataset.scale."
+                f"{self.options.target_stride}, the best had {most}: lower the number of samples or raise the "
+                "scale of training."
             )
         if unreadable is not None:
             return f"{MAX_TRIES} draws in a row found no image to train on, and the last error was: {unreadable}"
         return (
             f"None of {MAX_TRIES} draws had a labeled pixel: the segmentation of these images is empty or has nothing "
-            "but crowds; check dataset.train and the annotations that it names."
+            "but crowds; check the training set and its annotations."
         )
 
     def _target(self, sample: Sample) -> Target:

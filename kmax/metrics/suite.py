@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import nn
 from torchmetrics import Metric
 
 from kmax.categories import Categories
+from kmax.files import Json
 from kmax.metrics.cityscapes_ap import CityscapesAP
 from kmax.metrics.mask_ap import MaskAP, MaskAPResult
 from kmax.metrics.mean_iou import MeanIoU, MeanIoUResult
@@ -19,7 +19,7 @@ from kmax.metrics.panoptic_quality import PanopticQuality, PanopticQualityResult
 from kmax.structures import Sample, Segmentations
 
 MASK_AP = {"coco": MaskAP, "cityscapes": CityscapesAP}
-Row = dict[str, Any]
+Row = Json
 
 
 @dataclass

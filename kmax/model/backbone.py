@@ -5,6 +5,7 @@ Letters: B batch, C channels, H×W input size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.layers import NORM_EPS, NORM_MOMENTUM
 from kmax.model.max_s import MaXS
 from kmax.model.options import BackboneOptions
+from kmax.options import Plain
 
 MAX_S = "max_s"
 ALIASES = {"swin_tiny": "swin_tiny_patch4_window7_224", "swin_small": "swin_small_patch4_window7_224"}
@@ -115,6 +117,19 @@ class TimmBackbone(Backbone):
                     f"The timm model {name} does not yield features of sizes H/4 … H/32 at any input size."
                 )
 
+    def parts(self) -> list[nn.Module]:
+        """The stem is part of the first stage. A stage ends with the module whose output is its feature."""
+        info = self.body.feature_info
+        ends = [name for name, stride in zip(info.module_name(), info.reduction(), strict=True) if stride in STRIDES]
+        stages: list[nn.Module] = [nn.ModuleList()]
+        units: list[nn.Module] = []
+        for name, unit in _units(self.body, ends):
+            units.append(unit)
+            if name in (end.replace(".", "_") for end in ends):
+                stages.append(nn.ModuleList(units))
+                units = []
+        return stages if len(stages) == 1 + len(STRIDES) else super().parts()
+
     def _fits(self) -> bool:
         """Whether the features of a 65×97 image have ⌈65/s⌉ × ⌈97/s⌉ cells at every stride s."""
         parameter = next(self.body.parameters())
@@ -142,6 +157,16 @@ class TimmBackbone(Backbone):
                 x = x[..., : -(-height // stride), : -(-width // stride)]
             features[stride] = x
         return features
+
+
+def _units(body: nn.Module, ends: list[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Name, with underscores, and module of what a timm feature extractor runs in order: its children, and the
+    children of those that contain the end of a stage."""
+    for name, child in body.named_children():
+        if any(end.startswith(f"{name}.") for end in ends):
+            yield from ((f"{name}_{inner}", module) for inner, module in child.named_children())
+        else:
+            yield name, child
 
 
 def build_backbone(options: BackboneOptions | str, family: str = "detectron2") -> Backbone:
@@ -195,7 +220,7 @@ def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> B
     if download:
         require_download(name)
     module = timm.models.model_entrypoint(arch).__module__
-    options: dict[str, Any] = {"pretrained": download, "drop_path_rate": drop_path}
+    options: Plain = {"pretrained": download, "drop_path_rate": drop_path}
     if module == "timm.models.resnet" and arch.startswith(("resnet", "wide_resnet", "resnext")):
         norm = partial(nn.BatchNorm2d, eps=NORM_EPS, momentum=NORM_MOMENTUM)
         return ResNetBackbone(timm.create_model(name, norm_layer=norm, **options), family)
@@ -205,7 +230,7 @@ def _timm(name: str, pretrained: bool | str, family: str, drop_path: float) -> B
 
 
 def _feature_model(name: str, pretrained: bool | str, drop_path: float) -> nn.Module:
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    options: Plain = {"drop_path_rate": drop_path} if drop_path else {}
     if name.startswith("swin"):
         options["strict_img_size"] = False
     try:

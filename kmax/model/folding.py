@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
@@ -37,11 +36,11 @@ def fold_batch_norms(model: nn.Module) -> int:
     folded = 0
     for parent in list(model.modules()):
         for conv_name, norm_name in _pairs(parent):
-            conv: Any = getattr(parent, conv_name, None)
-            norm: Any = getattr(parent, norm_name, None)
+            conv = getattr(parent, conv_name, None)
+            norm = getattr(parent, norm_name, None)
             # Exact types: a subclass may do more, such as timm's norms with an activation.
-            plain = isinstance(norm, _NORMS) and type(norm) in _NORMS
-            if isinstance(conv, _CONVOLUTIONS) and plain and norm.running_mean is not None:
+            exact = type(norm) in _NORMS
+            if exact and isinstance(norm, _NORMS) and isinstance(conv, _CONVOLUTIONS) and norm.running_mean is not None:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
                 folded += 1

@@ -6,7 +6,6 @@ Letters: B batch, H×W input size, N slots ("memory"), M memory channels, K clas
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +122,8 @@ class MaXDeepLab(nn.Module):
             for i, block in enumerate(blocks.blocks):
                 x = recompute(block, x) if again else block(x)
                 if isinstance(dual_paths, nn.ModuleList) and len(dual_paths):
-                    dual_path: Any = dual_paths[i]
+                    dual_path = dual_paths[i]
+                    assert isinstance(dual_path, DualPathBlock), "a step has blocks of one kind"
                     seen = dual_path.reading(x, memory) if with_readings else None
                     x, memory = recompute(dual_path, x, memory) if again else dual_path(x, memory)
                     if seen is not None:

@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(stage: nn.Module, *inputs: Any) -> Any:
+def recompute(stage: nn.Module, *inputs: Tensor | None) -> Any:
     """Compute `stage(*inputs)` and keep only the inputs until the backward pass.
 
     Batch norms count a batch once, although its activations are computed twice.

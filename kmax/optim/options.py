@@ -27,5 +27,5 @@ class OptimizerOptions(Options):
     fused: bool | None = option(None, "AdamW in a single kernel; null: if gradients are not clipped")
     clip_norm: float | None = option(None, "bound of the gradient's norm; null: none", above=0)
     ema_decay: float | None = option(
-        None, "validate and keep an exponential moving average of the weights, e.g. 0.999", at_least=0, at_most=1
+        None, "validate and keep an exponential moving average of the weights, e.g. 0.999", above=0, below=1
     )

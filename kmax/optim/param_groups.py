@@ -7,6 +7,8 @@ from typing import Any
 from timm.models import group_parameters
 from torch import nn
 
+from kmax.options import Plain
+
 _DECAYING = (
     nn.Linear,
     nn.Conv1d,
@@ -24,7 +26,7 @@ def parameter_groups(
     weight_decay: float,
     backbone_multiplier: float = 0.1,
     layer_decay: float | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Plain]:
     """Parameter groups for an optimizer, by rule and never by name.
 
     Only weights of convolutions and linear layers decay; norms, biases, layer scales, position tables and cluster
@@ -50,7 +52,7 @@ def parameter_groups(
         for parameter in module.parameters(recurse=False)
         if parameter.ndim >= 2
     }
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, Plain] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue

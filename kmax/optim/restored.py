@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from kmax.options import Plain
 
-def follow_options(
-    optimizer: Optimizer, schedule: LambdaLR, groups: Sequence[Mapping[str, Any]], fused: bool | None
-) -> None:
+
+def follow_options(optimizer: Optimizer, schedule: LambdaLR, groups: Sequence[Plain], fused: bool | None) -> None:
     """Set rates and weight decay of a restored optimizer to those of `groups`, at the schedule's step.
 
     A checkpoint brings the rates that it was written with, and one written at the end of its schedule the rate 0. With

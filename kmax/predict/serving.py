@@ -164,28 +164,39 @@ def panoptic(
     """
     classes = _softmax(class_logits.astype(np.float32))[:, :-1]
     label, probability = classes.argmax(1), classes.max(1).astype(np.float64)
+    thing = np.asarray(is_thing, bool)[label]
+    thresholds = np.where(thing, thing_threshold, stuff_threshold)
     if method == "pixel_wise":
-        thing = np.asarray(is_thing, bool)[label]
-        detected = probability >= np.where(thing, thing_threshold, stuff_threshold)
-        slots = _kept_slots(mask_logits, detected, pixel_threshold, padded)
+        slots = _kept_slots(mask_logits, probability >= thresholds, pixel_threshold, padded)
         segment_of, segments = _limited_segments(label, probability, thing, slots, thing_area, stuff_area)
         return _to_original(segment_of[slots], padded, original), segments
     size, claims = _claims(mask_logits, pixel_threshold, padded, original)
     confidence = np.array([p.mean(dtype=np.float64) if len(p) else 0.0 for _, p in claims])
     scores = probability**alpha * confidence**beta
+    order = [query for query in np.argsort(-scores, kind="stable") if probability[query] > thresholds[query]]
+    return _painted(size, [claims[query][0] for query in order], label[order], thing[order], scores[order], overlap)
+
+
+def _painted(
+    size: tuple[int, int],
+    claims: Sequence[np.ndarray],
+    label: np.ndarray,
+    thing: np.ndarray,
+    scores: np.ndarray,
+    overlap: float,
+) -> tuple[np.ndarray, list[SegmentInfo]]:
+    """The map and its segments from the pixels that masks claim, the best first; stuff of one class is one segment."""
     result = np.zeros(size[0] * size[1], np.int32)
-    segments = []
+    segments: list[SegmentInfo] = []
     stuff: dict[int, int] = {}
-    for query in np.argsort(-scores, kind="stable"):
-        kind, pixels = int(label[query]), claims[query][0]
+    for pixels, kind, is_thing, score in zip(claims, label.tolist(), thing.tolist(), scores.tolist(), strict=True):
         free = pixels[result[pixels] == 0]
-        threshold = thing_threshold if is_thing[kind] else stuff_threshold
-        if not probability[query] > threshold or not len(free) > overlap * len(pixels):
+        if not len(free) > overlap * len(pixels):
             continue
-        number = len(segments) + 1 if is_thing[kind] else stuff.setdefault(kind, len(segments) + 1)
+        number = len(segments) + 1 if is_thing else stuff.setdefault(kind, len(segments) + 1)
         result[free] = number
         if number > len(segments):
-            segments.append(SegmentInfo(number, kind, float(scores[query])))
+            segments.append(SegmentInfo(number, kind, score))
     return result.reshape(size), segments
 
 

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from kmax.console import digits, plain
 from kmax.files import replacing
 
 SEED = "seed"
+COSTS = {"cost/parameters": ("parameters", 1e-6, "M"), "cost/step_seconds": ("s per step", 1.0, "")}
+"""Columns that `kmax.callbacks.Costs` logs: their titles, factors and units in a table."""
 PROGRESS = "progress.json"
 """File of a job that other jobs read: see `kmax.callbacks.MedianPruning`."""
 
@@ -30,24 +32,28 @@ PROGRESS = "progress.json"
 class Run:
     """One run of a sweep: its overrides, and one column of its numbers.
 
-    `steps` (T,) int64, ascending, and `values` (T,) float64: the metric where it was logged.
+    `steps` (T,) int64, ascending, and `values` (T,) float64: the metric where it was logged. `costs`: the last value of
+    each column `cost/…`.
     """
 
     folder: Path
     overrides: Mapping[str, str]
     steps: np.ndarray
     values: np.ndarray
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one setting over steps (T,): `mean` and sample standard deviation `std` (T,) over `runs` seeds."""
+    """A metric of one setting over steps (T,): `mean` and sample standard deviation `std` (T,) over `runs` seeds; mean
+    `costs` over these."""
 
     name: str
     runs: int
     steps: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+    costs: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_runs(folder: str | Path, metric: str = "val/pq") -> list[Run]:
@@ -71,7 +77,9 @@ def read_runs(folder: str | Path, metric: str = "val/pq") -> list[Run]:
         if metric.startswith("val/") and len(steps) and steps[-1] == _length(file.parent):
             steps = steps[:-1]  # version 0.1 measured the best checkpoint again after the last step
         if len(steps):
-            runs.append(Run(file.parent, _overrides(file.parent), steps, np.array([points[int(s)] for s in steps])))
+            costs = {key: value for row in rows for key, value in row.items() if key in COSTS}
+            values = np.array([points[int(s)] for s in steps])
+            runs.append(Run(file.parent, _overrides(file.parent), steps, values, costs))
     if not runs:
         raise ValueError(f"No run below {folder} has logged {metric}; logged were {', '.join(sorted(known))}.")
     return runs
@@ -186,17 +194,28 @@ def _curve(name: str, runs: Sequence[Run]) -> Curve:
     steps = np.array(sorted(set.intersection(*(set(run.steps.tolist()) for run in runs))), dtype=np.int64)
     values = np.stack([run.values[np.isin(run.steps, steps)] for run in runs])
     std = values.std(0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
-    return Curve(name, len(runs), steps, values.mean(0), std)
+    known = [key for key in COSTS if all(key in run.costs for run in runs)]
+    costs = {key: float(np.mean([run.costs[key] for run in runs])) for key in known}
+    return Curve(name, len(runs), steps, values.mean(0), std, costs)
 
 
 def table(found: Sequence[Curve], metric: str = "val/pq") -> str:
-    """A Markdown table: each setting's metric at its last common step, mean ± standard deviation over seeds."""
-    lines = [f"| setting | runs | step | {metric} |", "| --- | --- | --- | --- |"]
+    """A Markdown table: each setting's metric at its last common step, mean ± standard deviation over seeds, and its
+    costs where they are known."""
+    known = [key for key in COSTS if any(key in curve.costs for curve in found)]
+    titles = ["setting", "runs", *(COSTS[key][0] for key in known), "step", metric]
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for curve in sorted(found, key=lambda c: -c.mean[-1] if len(c.mean) else np.inf):
         name = plain(curve.name).replace("|", "\\|")
-        if not len(curve.mean):
-            lines.append(f"| {name} | {curve.runs} | none in common | |")
-            continue
-        spread = f" ± {curve.std[-1]:.2f}" if curve.runs > 1 else ""
-        lines.append(f"| {name} | {curve.runs} | {curve.steps[-1] + 1} | {curve.mean[-1]:.2f}{spread} |")
+        costs = [_cost(key, curve.costs.get(key)) for key in known]
+        last = ["none in common", ""]
+        if len(curve.mean):
+            spread = f" ± {curve.std[-1]:.2f}" if curve.runs > 1 else ""
+            last = [str(curve.steps[-1] + 1), f"{curve.mean[-1]:.2f}{spread}"]
+        lines.append(f"| {' | '.join([name, str(curve.runs), *costs, *last])} |")
     return "\n".join(lines)
+
+
+def _cost(key: str, value: float | None) -> str:
+    _, factor, unit = COSTS[key]
+    return "" if value is None else f"{digits(value * factor)} {unit}".rstrip()

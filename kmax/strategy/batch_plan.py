@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kmax.strategy.options import StrategyOptions
 
@@ -30,7 +29,7 @@ class BatchPlan:
         )
 
 
-def num_devices(devices: Any, accelerator: str) -> int:
+def num_devices(devices: object, accelerator: str) -> int:
     """How many devices of a node `devices` names: a number, a list, −1 or "auto"."""
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
@@ -38,7 +37,7 @@ def num_devices(devices: Any, accelerator: str) -> int:
         import torch  # here, so that a job can listen for signals before it imports what takes seconds
 
         return max(1, torch.cuda.device_count()) if accelerator in ("gpu", "cuda", "auto") else 1
-    return int(devices)
+    return int(str(devices))
 
 
 def batch_plan(strategy: StrategyOptions, batch_size: int) -> BatchPlan:

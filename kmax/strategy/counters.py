@@ -13,8 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from kmax.options import Plain
+
+Arguments = tuple[Any, ...]  # of an operator, by position
 
 _WAITING = (
     "_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "is_nonzero",
@@ -51,8 +56,8 @@ class DeviceCounter(TorchDispatchMode):
         return self.waits_by_operator.total()
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: OpOverload, types: Sequence[type], args: Arguments = (), kwargs: Plain | None = None
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
@@ -66,7 +71,7 @@ class DeviceCounter(TorchDispatchMode):
             self.by_operator[name] += 1
         return result
 
-    def _blocking_copy(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[Tensor]) -> bool:
+    def _blocking_copy(self, name: str, args: Arguments, kwargs: Plain, made: list[Tensor]) -> bool:
         if name not in ("copy_", "_to_copy") or not made:
             return False
         source = args[1] if name == "copy_" else args[0]
@@ -75,7 +80,7 @@ class DeviceCounter(TorchDispatchMode):
         return self.host in between and len(between) > 1 and not asynchronous
 
 
-def _by_mask(name: str, args: tuple[Any, ...]) -> bool:
+def _by_mask(name: str, args: Arguments) -> bool:
     """Whether something is indexed with booleans, whose number the host must know."""
     if name not in ("index", "index_put", "index_put_"):
         return False

@@ -40,7 +40,7 @@ class StrategyOptions(Options):
         check_devices(self.devices)
 
 
-def check_devices(devices: Any) -> None:
+def check_devices(devices: object) -> None:
     """Refuse numbers of devices that mean none.
 
     Raises:

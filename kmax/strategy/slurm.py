@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kmax.options import OptionError
 from kmax.strategy.batch_plan import num_devices
 from kmax.strategy.options import StrategyOptions
 
@@ -28,12 +29,10 @@ def slurm_resources(strategy: StrategyOptions) -> SlurmResources:
     """Nodes, tasks, CPUs and GPUs for a strategy section: one CPU per loader worker and one for the task itself.
 
     Raises:
-        ValueError: the number of devices depends on the machine.
+        OptionError: the number of devices depends on the machine.
     """
     if str(strategy.devices) in ("-1", "auto"):
-        raise ValueError(
-            f"strategy.devices={strategy.devices} cannot be queued: say how many, e.g. strategy.devices=8."
-        )
+        raise OptionError(f"devices={strategy.devices} cannot be queued: give their number, e.g. 8.")
     devices = num_devices(strategy.devices, strategy.accelerator)
     gpus = devices if strategy.accelerator in GPUS else None
     return SlurmResources(strategy.num_nodes, devices, strategy.num_workers + 1, gpus)

@@ -92,8 +92,8 @@ def synchronize(model: nn.Module) -> nn.Module:
     for norm in norms:
         if type(norm).forward not in _KNOWN:
             raise ValueError(
-                f"strategy.sync_batchnorm cannot synchronize a {type(norm).__name__}: set it to false, or choose "
-                "another backbone."
+                f"Synchronized batch norm has no form for a {type(norm).__name__}: switch it off, or choose another "
+                "backbone."
             )
     new = {norm: SyncBatchNorm(norm) for norm in norms}
     for parent in list(model.modules()):

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from kmax.config.checks import plan_of
+from kmax.config.checks import plan_of, resources_of
 from kmax.config.compose import compose_config, strategy_options
-from kmax.strategy.slurm import slurm_resources
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = "runs/slurm"
@@ -38,7 +37,7 @@ def command(arguments: Sequence[str]) -> tuple[list[str], str]:
     config = compose_config(None, *overrides)
     strategy = strategy_options(config)
     plan = str(plan_of(strategy, config.dataset.batch_size))
-    asked = slurm_resources(strategy)
+    asked = resources_of(strategy)
     own = [
         f"--job-name={config.name}",
         f"--chdir={Path.cwd()}",

@@ -11,6 +11,7 @@ import torch
 
 from kmax.callbacks import AtomicCheckpointIO, checkpoint_to_resume
 from kmax.callbacks.checkpoint_files import rotate
+from kmax.config.sentences import sentence_of
 
 RECIPE = {"backbone": {}, "dataset": {}, "model": {}, "loss": {}, "optimizer": {"lr": 0.1}, "seed": 1}
 
@@ -60,8 +61,9 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tmp_path: Path, d
 
 def test_a_run_of_another_recipe_is_not_continued(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    with pytest.raises(ValueError, match=r"optimizer\.lr=0\.1, not 0\.2 .*hydra\.run\.dir"):
+    with pytest.raises(ValueError, match=r"optimizer\.lr=0\.1, not 0\.2 .*folder of the run") as caught:
         checkpoint_to_resume(*config(tmp_path, optimizer={"lr": 0.2}))
+    assert "change the folder of the run (hydra.run.dir)" in sentence_of(caught.value)
 
 
 @pytest.mark.parametrize("when", ["while writing", "while syncing"])

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 import golden_tools
 from kmax.categories import load_categories
 from kmax.checkpoint.deeplab2 import Variables, class_order, from_deeplab2, to_deeplab2
 
 
+def each(names: Iterable[str], *at_once: str) -> list[ParameterSet]:
+    """All names as parameters; `make test-fast` takes those `at_once`."""
+    return [pytest.param(name, marks=[] if name in at_once else pytest.mark.long) for name in names]
+
+
 def seeded(name: str) -> dict[str, np.ndarray]:
     return {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
 
 
-@pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
+@pytest.mark.parametrize("name", each(golden_tools.TENSORFLOW, "coco_r50", "coco_convnext_tiny"))
 def test_variables_and_entries_are_a_bijection(name: str) -> None:
     shapes = dict(golden_tools.variables(name))
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
@@ -26,7 +34,7 @@ def test_variables_and_entries_are_a_bijection(name: str) -> None:
     assert {key: list(value.shape) for key, value in to_deeplab2(state, is_thing).items()} == shapes
 
 
-@pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
+@pytest.mark.parametrize("name", each(golden_tools.TENSORFLOW, "coco_r50"))
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     is_thing = load_categories(golden_tools.TENSORFLOW[name][1]).is_thing
     variables = seeded(name)
@@ -37,7 +45,7 @@ def test_there_and_back_gives_identical_bytes(name: str) -> None:
         assert back[key].tobytes() == value.tobytes(), key
 
 
-@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+@pytest.mark.parametrize("variant", each(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> None:
     shapes = dict(golden_tools.max_variables(variant))
     is_thing = load_categories("coco").is_thing
@@ -50,7 +58,7 @@ def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> Non
     assert theirs.keys() == shapes.keys()
 
 
-@pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
+@pytest.mark.parametrize("variant", each(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplab_there_and_back_gives_identical_bytes(variant: str) -> None:
     """Of L the small variables: their layouts are those of the large ones."""
     is_thing = load_categories("coco").is_thing

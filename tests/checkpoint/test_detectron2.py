@@ -22,6 +22,7 @@ def test_names_and_shapes_are_a_bijection(name: str) -> None:
     assert {their_name(key): shape for key, shape in ours.items()} == theirs
     summary = json.loads((golden_tools.GOLDEN / "checkpoints/summary.json").read_text())[name]
     assert sum(p.numel() for p in model.parameters()) == summary["parameters"]
+    assert model.semantic_head is not None
     auxiliary = sum(p.numel() for p in model.semantic_head.parameters())
     assert summary["parameters"] - auxiliary == summary["parameters_without_aux_semantic"]
 

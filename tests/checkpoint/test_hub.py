@@ -49,9 +49,12 @@ def test_a_real_repository_is_asked_for_by_the_hubs_client(
     command("pull", "user/name", tmp_path / "pulled.ckpt")
     assert read_checkpoint(tmp_path / "pulled.ckpt")["kmax_config"]["dataset"]["name"] == "shapes"
     uploads: list[Any] = []
-    monkeypatch.setattr(
-        SharedModel, "push_to_hub", lambda self, *a, **k: uploads.append((a, k)) or "https://hub/user/name"
-    )
+
+    def push(self: SharedModel, *arguments: Any, **options: Any) -> str:
+        uploads.append((arguments, options))
+        return "https://hub/user/name"
+
+    monkeypatch.setattr(SharedModel, "push_to_hub", push)
     command("push", tiny_checkpoint, "user/name", "--private")
     assert uploads == [(("user/name",), {"private": True})]
 

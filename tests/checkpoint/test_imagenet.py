@@ -62,6 +62,7 @@ def test_an_original_convnext_file(convnext: dict[str, torch.Tensor], tmp_path: 
     check(build_backbone(BackboneOptions("convnext_tiny", pretrained=str(tmp_path / "convnext.pth"))), convnext)
 
 
+@pytest.mark.long
 def test_timms_own_files(resnet: dict[str, torch.Tensor], convnext: dict[str, torch.Tensor], tmp_path: Path) -> None:
     torch.save(resnet, tmp_path / "resnet.pth")
     check(build_backbone(BackboneOptions("resnet50", pretrained=str(tmp_path / "resnet.pth"))), resnet)
@@ -76,6 +77,7 @@ def test_timms_own_files(resnet: dict[str, torch.Tensor], convnext: dict[str, to
         build_backbone(BackboneOptions("swin_tiny", pretrained=str(tmp_path / "resnet.pth")))
 
 
+@pytest.mark.long
 def test_a_tensorflow_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """deeplab2's checkpoint of a MaX-S, with whatever else it holds."""
     variables = {
@@ -141,7 +143,9 @@ def test_without_a_network_the_file_to_get_and_the_option_are_named(
     monkeypatch.setattr(downloads, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(downloads.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    repository = re.escape(timm.get_pretrained_cfg(name).hf_hub_id)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    repository = re.escape(str(config.hf_hub_id))
     with pytest.raises(ValueError, match=rf"{repository}/.*model\.safetensors .*pretrained=PATH"):
         build_backbone(BackboneOptions(name, pretrained=True))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

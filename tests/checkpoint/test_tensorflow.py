@@ -16,7 +16,7 @@ from kmax.checkpoint.tensorflow import CheckpointReader, DamagedError
 
 WRITTEN = golden_tools.GOLDEN / "tf/checkpoint/ckpt-5"
 """A checkpoint that TensorFlow 2.21 wrote."""
-VALUES = {
+VALUES: dict[str, np.ndarray] = {
     "encoder/_stem/_conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) / 8,
     "encoder/_stem/_batch_norm/gamma": np.linspace(-1, 1, 5, dtype=np.float32),
     "steps": np.array(7, np.int64),

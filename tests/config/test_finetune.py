@@ -52,6 +52,7 @@ def test_the_plan_of_3000_images(tmp_path: Path) -> None:
     assert options.dataset.size == (641, 641)
     assert options.optimizer.steps == 22500 == 3000 * finetune.EPOCHS // options.dataset.batch_size
     assert options.trainer.val_every_steps == 1125
+    assert options.optimizer.ema_decay is not None
     assert 0.999 < options.optimizer.ema_decay < 1
     assert "60 epochs" in finetune.plan_text(options)
     assert "its first 2 stages are frozen" in finetune.plan_text(options)

@@ -39,6 +39,7 @@ COCO: dict[str, Any] = {"widths": [32, 16, 8, 8], "blocks": [1, 1, 1, 1], "stem_
 
 TINY = (*SMALL_MODEL, "loss.samples=64")
 """The options of `tiny_checkpoint`."""
+RESNETS = [variants.VARIANTS[0], *(pytest.param(name, marks=pytest.mark.long) for name in variants.VARIANTS[1:])]
 
 
 def coconut(resnet: str) -> KMaXDeepLab:
@@ -86,7 +87,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.parametrize("resnet", variants.VARIANTS)
+@pytest.mark.parametrize("resnet", RESNETS)
 def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp_path: Path, capsys: Any) -> None:
     model = coconut(resnet)
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", model)
@@ -102,6 +103,7 @@ def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp
     command(tmp_path / "ours.safetensors", tmp_path / "back.pth", "--to-detectron2")
 
 
+@pytest.mark.long
 def test_names_that_cannot_tell_are_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", coconut("detectron2"))
     target = tmp_path / "ours.ckpt"
@@ -120,7 +122,7 @@ def test_names_that_cannot_tell_are_asked_about(tmp_path: Path, monkeypatch: pyt
     assert read_checkpoint(target)["kmax_config"]["backbone"]["family"] is None
 
 
-@pytest.mark.parametrize("resnet", variants.VARIANTS)
+@pytest.mark.parametrize("resnet", RESNETS)
 def test_statistics_on_images_tell_the_resnet(
     resnet: str, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -176,6 +178,7 @@ def test_a_name_of_the_zoo_is_downloaded_converted_and_used(
     assert read_checkpoint(tmp_path / "mine.ckpt")[SOURCE_KEY]["name"] == "coco_resnet50"
 
 
+@pytest.mark.long
 def test_coconut_by_name_is_asked_about_once(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -215,6 +218,7 @@ def test_imagenet_weights_by_name_start_a_backbone(web: Web, tmp_path: Path, mon
         build_backbone(BackboneOptions("resnet50", pretrained="coco_resnet50"))
 
 
+@pytest.mark.long
 def test_weights_without_their_configuration_are_named_and_completed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A state dict alone: evaluation and conversion say the same, and conversion makes a checkpoint of it again."""
     state = read_checkpoint(tiny_checkpoint)["state_dict"]
@@ -260,7 +264,7 @@ def test_names_on_the_command_line(tiny_checkpoint: Path, cache: Path, tmp_path:
     """Training, evaluation and prediction with what lies in the cache under a name."""
     cache.mkdir()
     write_ours(cache / "coco_resnet50.safetensors", read_checkpoint(tiny_checkpoint))
-    environment = {"KMAX_CACHE": str(cache)}
+    environment: dict[str, Any] = {"KMAX_CACHE": str(cache)}
     ckpt = "ckpt=coco_resnet50"
     training = [*SMALL_RUN, *TINY, "init_from=coco_resnet50", f"hydra.run.dir={tmp_path}/t"]
     result = run_python("train.py", *training, **environment)

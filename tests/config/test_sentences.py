@@ -84,6 +84,9 @@ def test_an_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         (ValueError("Traceback …\n  File …\nValueError: its end."), "its end."),
         (FileNotFoundError(), "FileNotFoundError"),
         (ValueError("a name \x1b[2J"), "a name \\x1b[2J"),
+        (ValueError("Lower the learning rate."), "Lower the learning rate (optimizer.lr)."),
+        (ValueError("strategy.precision=x: set the precision to y."), "strategy.precision=x: set the precision to y."),
+        (ValueError("The metric of pruning, val/x, …"), "The metric of pruning (callbacks.pruning.monitor), val/x, …"),
     ],
 )
 def test_what_errors_say(error: Exception, sentence: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kmax.config.sentences import sentence_of
 from kmax.data import CocoPanoptic
 from kmax.images import UnreadableImageError
 
@@ -59,8 +60,9 @@ def test_a_sample_is_read(tmp_path: Path, mode: str) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path, missing: str) -> None:
     write(tmp_path)
     (tmp_path / missing).rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=rf"{missing} is missing: set dataset\.root"):
+    with pytest.raises(FileNotFoundError, match=rf"{missing} is missing: set the dataset's folder") as caught:
         read(tmp_path)
+    assert "set the dataset's folder (dataset.root)" in sentence_of(caught.value)
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:

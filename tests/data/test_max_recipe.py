@@ -126,6 +126,8 @@ def test_labeled_crowd_counts_in_the_semantic_loss_only_and_weights_multiply() -
         target, crowd=crowd_map(sample, (129, 129)), weight=weight_map(sample, (129, 129), 4, [True, True, False], 3.0)
     )
     label = torch.tensor([0, 1, 2, -1])[target.segment_map]
+    assert full.crowd is not None
+    assert full.weight is not None
     label[full.crowd >= 0] = 1
     entropy = torch.nn.functional.cross_entropy(semantic, label[None], ignore_index=-1, reduction="none")
     losses = criterion(Output((prediction,), semantic), [full]).by_name()

@@ -37,7 +37,7 @@ VALID: dict[str, Any] = {
         {"id": 3, "name": "grass", "isthing": 0, "supercategory": "plant"},
     ],
 }
-ODD = (
+ODD: tuple[object, ...] = (
     None,
     True,
     False,

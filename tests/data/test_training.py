@@ -85,7 +85,7 @@ class Unreadable(ShapesDataset):
 @pytest.mark.parametrize(
     ("kind", "scale", "sentence"),
     [
-        (ShapesDataset, 0.1, r"more than 200 labeled pixels at stride 4, the best had \d+: lower loss\.samples"),
+        (ShapesDataset, 0.1, r"than 200 labeled pixels at stride 4, the best had \d+: lower the number of samples or"),
         (Unlabeled, 1.0, "a labeled pixel: the segmentation of these images is empty or has nothing but crowds"),
         (Crowds, 1.0, "a labeled pixel: the segmentation of these images is empty or has nothing but crowds"),
         (Unreadable, 1.0, r"found no image to train on, .*: The image 0\.jpg is damaged: unpack it again\.$"),
@@ -96,7 +96,7 @@ def test_hopeless_data_is_refused_with_its_cause(kind: type[ShapesDataset], scal
     options = DatasetOptions(size=(65, 65), scale=(scale, scale), copy_paste=False, color_jitter=False)
     with pytest.raises(ValueError, match=sentence) as caught:
         TrainingSet(kind(3), options, 0, 200)[0, 0]
-    assert ("loss.samples" in str(caught.value)) == (kind is ShapesDataset)
+    assert ("number of samples" in str(caught.value)) == (kind is ShapesDataset)
 
 
 class Damaged(ShapesDataset):
@@ -188,9 +188,8 @@ def plainly(dataset: ShapesDataset, options: DatasetOptions, seed: int, epoch: i
 
     def full_size(number: int, factor: float) -> tuple[np.ndarray, np.ndarray, Sample]:
         sample = dataset[number]
-        window = draw_window(
-            sample.segment_map.shape, options.size, tuple(factor * s for s in options.scale), options.flip, rng
-        )
+        low, high = options.scale
+        window = draw_window(sample.segment_map.shape, options.size, (factor * low, factor * high), options.flip, rng)
         image = Image.fromarray(sample.image).resize(window.resized[::-1], Image.Resampling.BILINEAR)
         ids = Image.fromarray(sample.segment_map.astype(np.int32)).resize(
             window.resized[::-1], Image.Resampling.NEAREST

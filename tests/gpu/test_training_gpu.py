@@ -1,4 +1,4 @@
-"""Training on a GPU: the numbers of a CPU, few waits, and a run that goes on bit for bit."""
+"""Training on a GPU: the numbers of a CPU, few waits, and a run that continues bit for bit."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import train
 from kmax.callbacks import MovingAverage
 from kmax.config.build import build_model
 from kmax.losses import Criterion, matching
+from kmax.losses.options import LossOptions
 from kmax.strategy.sync_norm import SyncBatchNorm, synchronize
 from kmax.structures import Target
 from small_run import SMALL_MODEL, run
@@ -81,7 +82,9 @@ def test_a_training_step_is_that_of_a_cpu() -> None:
     for device in ("cpu", "cuda"):
         model = small_model().double().to(device)
         output = model(images.to(device))
-        losses = Criterion(output.predictions[-1].class_logits.shape[-1] - 1, samples=10**6)(output, truth(device))
+        losses = Criterion(output.predictions[-1].class_logits.shape[-1] - 1, LossOptions(samples=10**6))(
+            output, truth(device)
+        )
         losses.total.backward()
         gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
         results.append({"loss": losses.total.detach().cpu(), **gradients})
@@ -106,7 +109,9 @@ def test_a_step_waits_for_the_assignment_only(monkeypatch: pytest.MonkeyPatch) -
 
     def step() -> None:
         output = model(images)
-        Criterion(output.predictions[-1].class_logits.shape[-1] - 1, samples=64)(output, targets).total.backward()
+        Criterion(output.predictions[-1].class_logits.shape[-1] - 1, LossOptions(samples=64))(
+            output, targets
+        ).total.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -158,7 +163,8 @@ def test_mixed_precision_with_the_scaler(tmp_path: Path) -> None:
 
 class AverageLies(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        (average,) = (callback for callback in trainer.callbacks if isinstance(callback, MovingAverage))
+        callbacks: list[Callback] = vars(trainer)["callbacks"]
+        (average,) = (callback for callback in callbacks if isinstance(callback, MovingAverage))
         self.devices = {value.device.type for value in average._average.values()}
 
 

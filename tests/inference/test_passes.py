@@ -105,7 +105,8 @@ def test_what_is_linear_in_the_image_is_resampled_exactly(padded: tuple, mirrore
     reference, other = ramp(first), ramp(second)
     if mirrored:
         other.mask_logits[1] = 1 - other.mask_logits[1]
-    result = resample_pass(other.mask_logits, other.sizes, first, tuple(reference.mask_logits.shape[1:]), mirrored)
+    height, width = reference.mask_logits.shape[1:]
+    result = resample_pass(other.mask_logits, other.sizes, first, (height, width), mirrored)
     rows, columns = content_cells(first, reference.mask_logits.shape[1:])
     inside = slice(1, rows - 1), slice(1, columns - 1)
     for found, expected in zip(result, reference.mask_logits, strict=True):
@@ -221,7 +222,9 @@ def test_the_predictor_takes_test_time_options(tiny_checkpoint: Path) -> None:
     torch.testing.assert_close(averaged.stages[-1].mask_logits, expected.mask_logits)
     assert predictor(image).segment_map.shape == (60, 110)
     plain = {"flip": False, "scales": [1], "pad": True}
-    assert predictor.batch([image], thresholds=plain, all_stages=True)[0].raw.sizes.padded == (129, 129)
+    raw = predictor.batch([image], thresholds=plain, all_stages=True)[0].raw
+    assert raw is not None
+    assert raw.sizes.padded == (129, 129)
     with pytest.raises(ValueError, match="all layers come from one plain pass"):
         predictor.batch([image], all_stages=True)
     with pytest.raises(ValueError, match="flip=1 must be true or false"):

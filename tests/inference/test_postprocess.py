@@ -100,7 +100,8 @@ def dense_panoptic(
     claimed = p > t.pixel_threshold
     probability, label = classes.softmax(-1)[:, :-1].max(-1)
     confidence = (p * claimed).sum((1, 2)) / claimed.sum((1, 2)).clamp(min=1)
-    result, segments, stuff = torch.zeros(p.shape[1:], dtype=torch.int32), 0, {}
+    result, segments = torch.zeros(p.shape[1:], dtype=torch.int32), 0
+    stuff: dict[int, int] = {}
     for query in (probability**t.alpha * confidence**t.beta).argsort(descending=True).tolist():
         kind = int(label[query])
         free = claimed[query] & (result == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def encoded(mask: np.ndarray) -> dict:
 
 def official(cases: Sequence[Case]) -> COCOeval:
     """What somebody does who has files in COCO's format."""
-    images, annotations, results = [], [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for one in cases:
         height, width = one.truth.segment_map.shape
         images.append({"id": one.truth.image_id, "height": height, "width": width})
@@ -83,9 +86,9 @@ def official(cases: Sequence[Case]) -> COCOeval:
 
 
 def assert_equal(result: MaskAPResult, evaluation: COCOeval) -> None:
-    ours = [result.ap, result.ap50, result.ap75, result.small, result.medium, result.large]
-    ours = [-1.0 if value is None else value / 100 for value in ours]
-    np.testing.assert_allclose(ours, evaluation.stats[:6], rtol=0, atol=1e-6)
+    values = [result.ap, result.ap50, result.ap75, result.small, result.medium, result.large]
+    fractions = [-1.0 if value is None else value / 100 for value in values]
+    np.testing.assert_allclose(fractions, evaluation.stats[:6], rtol=0, atol=1e-6)
     precision = evaluation.eval["precision"]
     for place, label in enumerate(THINGS):
         for ours, theirs in (

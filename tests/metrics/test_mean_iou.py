@@ -58,7 +58,9 @@ def test_ranks_add_up() -> None:
     cases = [case(seed) for seed in range(NUMBER)]
     parts = [measure(cases[1::2]), measure(cases[::2])]
     both = MeanIoU(CATEGORIES.num_classes)
-    both.confusion = both._reductions["confusion"](torch.stack([part.confusion for part in parts]))
+    reduce = both._reductions["confusion"]
+    assert callable(reduce)
+    both.confusion = reduce(torch.stack([part.confusion for part in parts]))
     both._update_count = 1
     assert both.compute() == measure(cases).compute()
 

@@ -143,6 +143,7 @@ def test_ranks_add_up(pairs: list[Pair], cut: int) -> None:
     both = PanopticQuality([True] * 4)
     for state in ("iou", "found"):
         reduce = both._reductions[state]
+        assert callable(reduce)
         setattr(both, state, reduce(torch.stack([getattr(half, state) for half in halves])))
     np.testing.assert_array_equal(both.counts, measure(pairs, [True] * 4).counts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from kmax import build_model
 from kmax.model import KMaXDeepLab, build_backbone
 from kmax.model.options import BackboneOptions, ModelOptions
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_queries": 8,
     "widths": (16, 16, 16, 16),
     "blocks": (1, 1, 1, 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,11 +49,11 @@ def test_half_precision_is_raised(affinity: torch.Tensor, values: torch.Tensor) 
 
 def small_model(attention: str) -> KMaXDeepLab:
     torch.manual_seed(0)
-    sizes = {"widths": (16, 16, 8, 8), "blocks": (1, 1, 1, 1), "layers": (1, 1, 1), "dim": 32, "feature_dim": 16}
+    sizes = ModelOptions(widths=(16, 16, 8, 8), blocks=(1, 1, 1, 1), layers=(1, 1, 1), dim=32, feature_dim=16)
     return KMaXDeepLab(
         build_backbone("resnet18"),
         5,
-        ModelOptions(num_queries=8, ffn_dim=32, drop_path=0.0, semantic_head="none", attention=attention, **sizes),
+        replace(sizes, num_queries=8, ffn_dim=32, drop_path=0.0, semantic_head="none", attention=attention),
     )
 
 
@@ -68,7 +70,7 @@ def test_the_two_kinds_share_their_weights_and_differ_where_pixels_are_gathered(
         torch.testing.assert_close(first[0][-1].mask_logits, first[1][-1].mask_logits)
         for model in (hard, soft):
             for layer in model.transformer_decoder.layers:
-                layer.update_out.norm.weight.fill_(1.0)
+                layer.get_parameter("update_out.norm.weight").fill_(1.0)
         torch.testing.assert_close(hard(images).predictions[0], soft(images).predictions[0])
         assert not torch.allclose(hard(images).predictions[1][0], soft(images).predictions[1][0], atol=1e-3)
 
@@ -78,10 +80,10 @@ def test_gradients_reach_the_assignment_only_through_softmax() -> None:
         model = small_model(attention).train()
         layer = model.transformer_decoder.layers[0]
         with torch.no_grad():
-            layer.update_out.norm.weight.fill_(1.0)
+            layer.get_parameter("update_out.norm.weight").fill_(1.0)
         images = torch.randn(2, 3, 65, 65, generator=torch.Generator().manual_seed(3))
         model(images).predictions[1].class_logits.square().sum().backward()
-        gradient = layer.predictor.mask_kernel.conv.weight.grad
+        gradient = layer.get_parameter("predictor.mask_kernel.conv.weight").grad
         assert (gradient is not None and bool(gradient.abs().max() > 0)) == (attention == "softmax")
 
 

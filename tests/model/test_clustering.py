@@ -28,7 +28,7 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 def layer(**options: Any) -> KMeansLayer:
     torch.manual_seed(1)
-    sizes = {"dim": 16, "feature_dim": 8, "ffn_dim": 16, "heads": 4, "drop_path": 0.0}
+    sizes: dict[str, Any] = {"dim": 16, "feature_dim": 8, "ffn_dim": 16, "heads": 4, "drop_path": 0.0}
     made = KMeansLayer(12, 3, ModelOptions(**sizes, **options), writes_pixels=options.get("pixel_update", False))
     for module in made.modules():  # the norms that start at 0 would hide what is behind them
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
@@ -217,7 +217,12 @@ def test_remax_leaves_inference_and_the_final_prediction_alone() -> None:
     assert other.relaxation == ()
     for a, b in zip(one.predictions, other.predictions, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    graphs = [torch.export.export(m, (images,)).graph.nodes for m in (plain, relaxed)]
+
+
+@pytest.mark.long
+def test_a_graph_has_no_operation_more_for_remax() -> None:
+    images = torch.zeros(1, 3, 65, 65)
+    graphs = [torch.export.export(m.eval(), (images,)).graph.nodes for m in (model(), model(remax=True))]
     operations = [[str(node.target) for node in nodes if node.op == "call_function"] for nodes in graphs]
     assert operations[0] == operations[1]
 

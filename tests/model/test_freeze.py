@@ -42,11 +42,26 @@ def test_norms_keep_their_statistics_and_learn_their_weights() -> None:
     before = {key: value.clone() for key, value in backbone.state_dict().items() if "running" in key}
     backbone(torch.randn(2, 3, 65, 65))[32].sum().backward()
     assert all(torch.equal(backbone.state_dict()[key], value) for key, value in before.items())
-    assert backbone.body.layer1[0].bn1.weight.grad is not None
+    assert backbone.get_parameter("body.layer1.0.bn1.weight").grad is not None
 
 
 def test_what_cannot_be_frozen_is_named() -> None:
     with pytest.raises(OptionError, match=r"freeze=5 must be all, or a number of stages from 0 to 4"):
         BackboneOptions("resnet18", freeze=5)
     with pytest.raises(OptionError, match="freeze takes all or 0 for this backbone"):
-        build_backbone(BackboneOptions("mobilenetv3_small_050", freeze=1))
+        build_backbone(BackboneOptions("hrnet_w18_small", freeze=1))
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_small_050", "regnety_002", "densenet121", "swin_tiny", "edgenext_xx_small"]
+)
+def test_stages_of_any_timm_model_can_be_frozen(name: str) -> None:
+    backbone = build_backbone(BackboneOptions(name, freeze=2)).train()
+    features = backbone(torch.randn(2, 3, 64, 64))
+    assert [features[stride].requires_grad for stride in (4, 8, 16, 32)] == [False, False, True, True]
+    free = learning(backbone)
+    features[16].sum().backward()
+    features = backbone(torch.randn(2, 3, 64, 64))
+    features[32].sum().backward()
+    learned = {key for key, parameter in backbone.named_parameters() if parameter.grad is not None}
+    assert learned == free, "what is free learns, and nothing else"

@@ -31,6 +31,7 @@ def test_every_output_equals_the_recorded_one(name: str, tmp_path: Path) -> None
     golden_tools.compare(theirs, golden, "transformer_class_logits", 1e-4)
     golden_tools.compare(prediction.mask_logits, golden, "pixel_space_mask_logits", 1e-4)
     golden_tools.compare(prediction.pixel_feature, golden, "pixel_space_normalized_feature", 1e-4)
+    assert semantic is not None
     if semantic.shape[1] > len(is_thing):
         semantic = semantic.roll(1, 1)  # on COCO and ADE20K, their first channel is void
     golden_tools.compare(semantic, golden, "semantic_logits", 1e-4)

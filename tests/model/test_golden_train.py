@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def test_a_training_step_equals_the_recorded_one(name: str) -> None:
         Target(*(torch.from_numpy(golden[f"target{i}/{part}"].astype(np.int64)) for part in ("segment_map", "labels")))
         for i in range(len(images))
     ]
-    semantic = {} if int(golden["sample_k/semantic"]) else {"semantic_temperature": None}
+    semantic: dict[str, Any] = {} if int(golden["sample_k/semantic"]) else {"semantic_temperature": None}
     criterion = Criterion(golden_tools.CONFIGURATIONS[name][1], LossOptions(**semantic))
     output = model(images)
     losses = criterion(output, targets)

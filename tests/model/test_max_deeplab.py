@@ -4,7 +4,7 @@ definition."""
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -32,7 +32,10 @@ def small(variant: str = "s", **options: Any) -> MaXDeepLab:
     return MaXDeepLab(variant, 3, ModelOptions(architecture="max_deeplab", **{**SMALL, **options}))
 
 
-def ones(model: torch.nn.Module) -> torch.nn.Module:
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+def ones(model: M) -> M:
     """The norms that start at 0 would hide what is behind them."""
     for module in model.modules():
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
@@ -65,7 +68,7 @@ def test_drop_path_grows_with_the_stride() -> None:
     assert {rate for step in rates("l", "constant") for rate in step} == {0.2}
 
 
-@pytest.mark.parametrize("variant", ["s", "l"])
+@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
 @pytest.mark.parametrize("size", [(65, 97), (64, 96), (50, 71)])
 def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) -> None:
     model = small(variant).eval()
@@ -76,7 +79,8 @@ def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) ->
     assert output.predictions[-1].class_logits.shape == (1, 6, 4)
 
 
-@pytest.mark.parametrize(("variant", "head"), [("s", "aspp"), ("s", "plain"), ("l", "plain"), ("l", "aspp")])
+@pytest.mark.parametrize("head", ["aspp", "plain"])
+@pytest.mark.parametrize("variant", ["s", pytest.param("l", marks=pytest.mark.long)])
 def test_every_parameter_learns_also_when_activations_are_computed_again(variant: str, head: str) -> None:
     targets = [Target(torch.randint(-1, 3, (17, 17)), torch.tensor([0, 2, 1])) for _ in range(2)]
     images = torch.randn(2, 3, 65, 65)
@@ -90,7 +94,7 @@ def test_every_parameter_learns_also_when_activations_are_computed_again(variant
         criterion = Criterion(3, PROTOTYPES, [True, True, False])
         criterion(model(images), targets).total.backward()
         assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
-        gradients.append(model.backbone.stem[0].conv.weight.grad)
+        gradients.append(model.get_parameter("backbone.stem.0.conv.weight").grad)
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
@@ -119,19 +123,21 @@ def test_initialization_has_the_recorded_spreads() -> None:
     tables = [m.table for m in model.modules() if isinstance(m, RelativePosition)]
     assert tables
     assert all(table.abs().max() <= 2 for table in tables)
-    conv = model.backbone.steps[0].blocks[1].spatial.conv.weight  # 3×3: √(2 / fan-in) after the cut
+    conv = model.get_parameter("backbone.steps.0.blocks.1.spatial.conv.weight")  # 3×3: √(2 / fan-in) after the cut
     assert spread(conv) == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.04)
-    block = model.dual_paths[3][0]
-    for projection in (block.memory_qkv, block.pixel_qkv):
-        assert spread(projection.conv.weight) == pytest.approx(0.8796 * 128**-0.5, rel=0.04)
-    axis = model.backbone.steps[2].blocks[1].spatial[0].height
-    assert spread(axis.qkv.weight) == pytest.approx(0.8796 * 256**-0.5, rel=0.04)
+    for projection in ("memory_qkv", "pixel_qkv"):
+        assert spread(model.get_parameter(f"dual_paths.3.0.{projection}.conv.weight")) == pytest.approx(
+            0.8796 * 128**-0.5, rel=0.04
+        )
+    assert spread(model.get_parameter("backbone.steps.2.blocks.1.spatial.0.height.qkv.weight")) == pytest.approx(
+        0.8796 * 256**-0.5, rel=0.04
+    )
     assert spread(model.predictor.class_logits.weight) == pytest.approx(0.0088, rel=0.05)
 
 
 def test_a_dual_path_block_is_the_definition() -> None:
     torch.manual_seed(1)
-    block = ones(DualPathBlock(12, 8, MemoryOptions(dim=16, ffn_dim=16, heads=2))).double().eval()
+    block: Any = ones(DualPathBlock(12, 8, MemoryOptions(dim=16, ffn_dim=16, heads=2))).double().eval()
     p, m = torch.randn(1, 12, 3, 2).double(), torch.randn(1, 16, 5).double()
     relu = torch.relu
     qm, km, vm = block.memory_qkv(block.memory_in(m)).split([8, 8, 16], 1)

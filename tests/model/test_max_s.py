@@ -7,12 +7,12 @@ import torch
 from timm.layers import DropPath
 
 from kmax.model import KMaXDeepLab, build_backbone
-from kmax.model.features import STEM, STRIDES
+from kmax.model.features import STEM, STRIDES, Backbone
 from kmax.model.options import BackboneOptions, ModelOptions
 
 
-def max_s(drop_path: float = 0.0, **options: bool) -> torch.nn.Module:
-    return build_backbone(BackboneOptions("max_s", drop_path=drop_path, **options), "deeplab2")
+def max_s(drop_path: float = 0.0, checkpointing: bool = False) -> Backbone:
+    return build_backbone(BackboneOptions("max_s", drop_path=drop_path, checkpointing=checkpointing), "deeplab2")
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,11 @@ def test_every_parameter_learns_also_when_activations_are_computed_again() -> No
         (sum(losses) + output.semantic_logits.square().mean()).backward()
         missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
         assert not missing
-        gradients.append(model.backbone.stem[0].conv.weight.grad)
+        gradients.append(model.get_parameter("backbone.stem.0.conv.weight").grad)
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_drop_path_grows_from_block_to_block() -> None:
     rates = [module.drop_prob for module in max_s(0.2).modules() if isinstance(module, DropPath)]
     assert len(rates) == 16

@@ -31,7 +31,9 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_builds_and_names_its_licence(file: Path) -> None:
     name = yaml.safe_load(file.read_text())["name"]
-    licence = str(timm.get_pretrained_cfg(name).license)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    licence = str(config.license)
     words = {"cc-by-nc-4.0": "CC BY-NC 4.0", "dinov3-license": "DINOv3 License", "mit": "MIT"}
     assert words[licence] in file.read_text().splitlines()[0]
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""An optimizer that comes back from a checkpoint follows the options of the run that goes on."""
+"""An optimizer that comes back from a checkpoint follows the options of the run that continues."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def module(tiny_checkpoint: Path) -> TrainedModel:
     """The trained module, made decided: after two steps of training the k-means update still counts nothing, masks are
     flat, and every query is void."""
     result = load_trained(tiny_checkpoint)
-    decoder = result.model.transformer_decoder
+    decoder: Any = result.model.transformer_decoder
     with torch.no_grad():
         for layer in decoder.layers:
             layer.update_out.norm.weight.fill_(1.0)

@@ -40,6 +40,7 @@ def onnx_file(module: TrainedModel, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.long
 def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: TrainedModel) -> None:
     run, model = export.load_onnx(onnx_file), export.ExportableModel(module)
     for pictures in (PICTURES[:1], PICTURES[:3]):
@@ -51,6 +52,7 @@ def test_onnx_takes_any_batch_and_equals_eager(onnx_file: Path, module: TrainedM
             np.testing.assert_allclose(theirs, ours, atol=1e-4 * float(ours.abs().max()))
 
 
+@pytest.mark.long
 def test_an_onnx_file_says_what_it_is(onnx_file: Path, module: TrainedModel) -> None:
     import onnx
 
@@ -81,6 +83,7 @@ def test_maps_served_by_the_example_equal_the_predictor(onnx_file: Path, module:
         assert [s["area"] for s in line["segments"]] == pytest.approx(areas, abs=2)
 
 
+@pytest.mark.long
 def test_pt2_equals_eager_at_a_size_of_its_own(module: TrainedModel, tmp_path: Path) -> None:
     parity = export.export_model(module, tmp_path / "model.pt2", "pt2", (65, 97), 2, PICTURES[:3])
     assert parity.deviation < 1e-4
@@ -163,6 +166,7 @@ def test_a_missing_extra_or_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -
         export._backend("aoti")
 
 
+@pytest.mark.long
 def test_the_script_exports_next_to_the_checkpoint(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_the_times_of_frames_are_kept(tmp_path: Path) -> None:
     times, images = [0.0, 0.04, 1.5, 3.0], [np.full((48, 64, 3), 60 * n, np.uint8) for n in range(4)]
     write_video(images, Fraction(25), tmp_path / "a.mp4", times, last=1.0)
     found = list(frames(find_sources(str(tmp_path / "a.mp4"))))
-    np.testing.assert_allclose([frame.time for frame in found], times, atol=1e-3)
+    np.testing.assert_allclose(np.array([frame.time for frame in found], float), np.array(times), atol=1e-3)
     assert found[-1].duration == pytest.approx(1.0, abs=0.05)
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.duration / av.time_base == pytest.approx(4.0, abs=0.1)

@@ -142,7 +142,7 @@ def test_names_in_any_script_are_written_whatever_the_locale(tmp_path: Path, mon
     """Text files have an encoding of their own: the locale of a container is ASCII."""
     original = Path.open
 
-    def strict(path: Path, mode: str = "r", *rest: Any, encoding: str | None = None, **options: Any) -> Any:
+    def strict(path: Path, mode: Any = "r", *rest: Any, encoding: str | None = None, **options: Any) -> Any:
         return original(path, mode, *rest, encoding=encoding or (None if "b" in mode else "ascii"), **options)
 
     monkeypatch.setattr(Path, "open", strict)

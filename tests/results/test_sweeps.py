@@ -94,9 +94,10 @@ def test_numbers_have_four_digits_and_names_are_no_markup(tmp_path: Path) -> Non
     overrides = ["optimizer.lr=0.00123456789", "name=[/x]|$y$", "seed=12345"]
     write_run(tmp_path / "0", overrides, {1: 41.23456})
     write_run(tmp_path / "1", ["seed=2"], {1: 1.0})
-    console = Console(width=200, file=io.StringIO())
+    file = io.StringIO()
+    console = Console(width=200, file=file)
     console.print(comparison_table(comparison(read_runs(tmp_path), "val/pq")))
-    shown = console.file.getvalue()
+    shown = file.getvalue()
     for cell in ("0.001235", "[/x]|$y$", "12345", "41.23"):
         assert f" {cell} " in shown
     assert "0.0012345" not in shown
@@ -138,3 +139,17 @@ def test_the_attention_ablation_is_one_command(tmp_path: Path) -> None:
     kmeans, softmax = curves(read_runs(tmp_path, "train/loss"))
     assert kmeans.mean[0] == softmax.mean[0]  # the same weights and data; what is gathered still counts nothing
     assert kmeans.mean[-1] != softmax.mean[-1]
+
+
+def test_costs_stand_beside_what_they_bring(tmp_path: Path) -> None:
+    """Mean over seeds; a setting without them, from an older run, has none."""
+    for number, (attention, seconds) in enumerate((("kmeans", 0.5), ("kmeans", 0.7), ("softmax", None))):
+        folder = tmp_path / str(number)
+        write_run(folder, [f"model.attention={attention}", f"seed={number}"], {9: 10.0})
+        if seconds is not None:
+            costs = f"step,val/pq,cost/parameters,cost/step_seconds\n9,10.0,,\n9,,4200000,9\n9,,4200000,{seconds}\n"
+            (folder / "metrics.csv").write_text(costs)
+    header, _, *rows = table(curves(read_runs(tmp_path))).splitlines()
+    assert header == "| setting | runs | parameters | s per step | step | val/pq |"
+    assert rows[0].startswith("| model.attention=kmeans | 2 | 4.2 M | 0.6 | 10 | 10.00")
+    assert rows[1] == "| model.attention=softmax | 1 |  |  | 10 | 10.00 |"

@@ -24,6 +24,7 @@ from kmax.config.build import build_datamodule, build_module, build_trainer
 from kmax.config.compose import compose_config, run_options
 from kmax.config.convert import nearest_options
 from kmax.config.options import TrainOptions
+from kmax.config.sentences import sentence_of
 from kmax.config.trained import initialize_from, load_trained
 from kmax.data.prepare import Options, prepare
 from kmax.model import KMaXDeepLab
@@ -84,6 +85,7 @@ def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> No
     assert (large.model.dim, large.model.hidden_dim, large.model.heads) == (own["memory"].shape[0], 256, 8)
 
 
+@pytest.mark.long
 def test_a_max_deeplab_checkpoint_becomes_ours(tmp_path: Path, capsys: Any) -> None:
     golden = golden_tools.load("max/forward_coco_max_deeplab_s")
     seeded = golden_tools.seeded_max_variables("s", float(golden["input/gamma_scale"]))
@@ -161,6 +163,7 @@ def test_there_and_back_through_files_gives_identical_bytes(
             assert again[f"model.{key}"].numpy().tobytes() == value.numpy().tobytes(), key
 
 
+@pytest.mark.long
 def test_a_tensorflow_checkpoint_becomes_ours(tmp_path: Path) -> None:
     name = "cityscapes_r50"
     seeded = {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
@@ -194,6 +197,7 @@ def test_stripping_leaves_weights_and_configuration(tiny_checkpoint: Path, tmp_p
         assert Predictor.from_checkpoint(tmp_path / name, device="cpu").categories.name == "shapes"
 
 
+@pytest.mark.long
 def test_a_converted_checkpoint_fine_tunes_on_other_classes(converted: Path) -> None:
     """Cityscapes' 19 classes → the shapes: the class layers start anew, everything learns."""
     sizes = [f"model.{key}={json.dumps(value)}" for key, value in SMALL.items()]
@@ -219,6 +223,7 @@ def test_a_converted_checkpoint_fine_tunes_on_other_classes(converted: Path) -> 
     assert all(value.isfinite().all() for value in module.state_dict().values())
 
 
+@pytest.mark.long
 def test_classes_of_another_dataset_are_named_by_a_file(tmp_path: Path, capsys: Any) -> None:
     classes = load_categories("coco").to_dict()["classes"][:7]
     (tmp_path / "mine.json").write_text(json.dumps({"name": "mine", "classes": classes}))
@@ -253,7 +258,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*backbone\.pretrained=PATH"),
+        (lambda: {"fc.weight": torch.zeros(1)}, r"no kMaX- or MaX-DeepLab .*the pretrained weights of the backbone"),
         (lambda: {**meta(golden_tools.entries("coco_r50")), "x": torch.zeros(1)}, "first is 'x'"),
         (mixed_up, r"1 of another shape \(first: transformer_decoder.layers.0.*mixed up"),
         (lambda: without("backbone.res4.0.conv2"), r"6 missing \(first: backbone.body.layer3.0"),
@@ -268,6 +273,7 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     with pytest.raises(ValueError, match=sentence) as caught:
         convert("somewhere.pth", tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
+    assert ("pretrained" in sentence) == ("(backbone.pretrained)" in sentence_of(caught.value))
     assert not list(tmp_path.iterdir())
 
 

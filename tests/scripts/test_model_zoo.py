@@ -19,10 +19,10 @@ PAGE = ROOT / "docs" / "model_zoo.md"
     "name",
     [
         "coco_resnet50",
-        "coco_max_s_tf",
-        "cityscapes_resnet50_tf",
-        "ade20k_resnet50_641_tf",
-        "coconut_s_resnet50",
+        pytest.param("coco_max_s_tf", marks=pytest.mark.long),
+        pytest.param("cityscapes_resnet50_tf", marks=pytest.mark.long),
+        pytest.param("ade20k_resnet50_641_tf", marks=pytest.mark.long),
+        pytest.param("coconut_s_resnet50", marks=pytest.mark.long),
     ],
 )
 def test_costs_are_those_that_the_script_counts(name: str) -> None:
@@ -31,6 +31,7 @@ def test_costs_are_those_that_the_script_counts(name: str) -> None:
     assert found.size == entry.size
 
 
+@pytest.mark.long
 def test_an_experiment_is_counted_too() -> None:
     assert model_zoo.cost_of("coco_resnet50:deeplab2", (641, 641)) == model_zoo.cost_of("coco_resnet50_tf", (641, 641))
 

@@ -61,6 +61,7 @@ def test_everything_is_written_and_agrees(tiny_checkpoint: Path, photos: Path, t
     assert json.loads((out / "instances.json").read_text())
 
 
+@pytest.mark.long
 def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
     tiny_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +83,7 @@ def test_it_goes_on_where_it_stopped_and_skips_what_is_broken(
         call(tiny_checkpoint, photos, out, "inference.overlap=0.5")
 
 
+@pytest.mark.long
 def test_a_video_becomes_a_video_of_its_overlays(tiny_checkpoint: Path, tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="PyAV is not installed")
     video, out = tmp_path / "clip.avi", tmp_path / "out"
@@ -150,6 +152,7 @@ def test_an_interruption_loses_nothing(tiny_checkpoint: Path, tmp_path: Path) ->
     assert len(json.loads((out / "panoptic.json").read_text())["annotations"]) == len(lines) + 2
 
 
+@pytest.mark.long
 def test_only_a_few_images_are_in_memory(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +178,7 @@ def test_only_a_few_images_are_in_memory(
 class Tracked(np.ndarray):
     """An array that may be referred to weakly and counted."""
 
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # NumPy declares that arrays have none
     __eq__ = object.__eq__
 
 
@@ -213,6 +216,7 @@ def test_every_picture_has_a_result_whatever_it_is_called(tiny_checkpoint: Path,
     assert listed(folder / "results") == found
 
 
+@pytest.mark.long
 def test_results_follow_what_is_there_now(tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     picture(folder / "a.jpg")

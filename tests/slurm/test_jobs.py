@@ -44,7 +44,7 @@ TWO_NODES = ("strategy.num_nodes=2",)
 submission = runpy.run_path(str(ROOT / "scripts/slurm/submit.py"))["command"]
 
 
-def environment(cluster: Cluster) -> dict[str, str]:
+def environment(cluster: Cluster) -> dict[str, Any]:
     """How jobs find the project, and each other: all nodes are this machine."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     own = {"PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "KMAX_PYTHON": sys.executable}

@@ -25,7 +25,10 @@ from kmax.structures import Output, Prediction, Target
 from small_run import SMALL_MODEL
 
 ASSIGNMENT = 2  # copies: scores to the host, pairs back
-MODELS = {"small": (None, *SMALL_MODEL), "resnet50": ("coco_resnet50",)}
+MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "small": (None, tuple(SMALL_MODEL)),
+    "resnet50": ("coco_resnet50", ()),
+}
 LAUNCHES = {"small": 700, "resnet50": 1450}
 
 
@@ -51,7 +54,7 @@ def _two_ranks() -> Iterator[None]:
 
 def without_data(name: str) -> nn.Module:
     """A model in training on the meta device."""
-    experiment, *overrides = MODELS[name]
+    experiment, overrides = MODELS[name]
     with torch.device("meta"):
         return build_model(experiment, *overrides).train()
 
@@ -78,7 +81,7 @@ def predictions(batch: int, size: int, device: str, queries: int = 128, classes:
 
 
 @pytest.mark.parametrize(("batch", "budget"), [(2, 900), (8, 1000)])
-@pytest.mark.parametrize("device", ["cuda", "meta"])
+@pytest.mark.parametrize("device", ["cuda", pytest.param("meta", marks=pytest.mark.long)])
 def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device: str) -> None:
     with FakeTensorMode():
         output, truth = predictions(batch, 321, device), targets(batch, 321, device)
@@ -88,7 +91,7 @@ def test_the_criterion_stays_within_its_launches(batch: int, budget: int, device
     assert 300 < counter.launches <= budget, counter.by_operator
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["small", pytest.param("resnet50", marks=pytest.mark.long)])
 def test_a_forward_pass_waits_for_nothing(name: str) -> None:
     model = without_data(name)
     with FakeTensorMode():
@@ -114,12 +117,14 @@ def step(name: str, sync: bool) -> DeviceCounter:
     return counter
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_waits_for_the_assignment_only(name: str) -> None:
     counter = step(name, sync=False)
     assert counter.waits <= ASSIGNMENT, counter.waits_by_operator
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_two_ranks")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "small")) for name in MODELS])
 def test_synchronized_norms_wait_for_nothing_and_exchange_once_per_pass(name: str) -> None:
@@ -132,7 +137,8 @@ def test_synchronized_norms_wait_for_nothing_and_exchange_once_per_pass(name: st
 @pytest.mark.slow
 @pytest.mark.usefixtures("_two_ranks")
 def test_no_graph_breaks_under_synchronized_norms() -> None:
-    model = synchronize(build_model(*MODELS["small"]).train())
+    experiment, overrides = MODELS["small"]
+    model = synchronize(build_model(experiment, *overrides).train())
     explained = torch._dynamo.explain(model)(torch.zeros(2, 3, 65, 65))
     assert explained.graph_break_count == 0, explained.break_reasons
 

@@ -50,6 +50,7 @@ def test_a_second_ctrl_c_is_the_system_s(handlers: None, capfd: pytest.CaptureFi
 
 
 def test_ctrl_c_is_handed_back(handlers: None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in background jobs
     signals = StopSignals()
     signals.listen_to_ctrl_c()
     signals.leave_ctrl_c()

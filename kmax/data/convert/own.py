@@ -136,5 +136,4 @@ def report(written: Written, options: Options) -> str:
     lines += [f"Left out: {sentence}." for sentence in written.refused[:SHOWN]]
     if len(written.refused) > SHOWN:
         lines.append(f"… and {len(written.refused) - SHOWN} more images were left out.")
-    lines.append(f"{options.root} is ready: train with dataset=coco_format dataset.root={options.root}")
     return "\n".join(lines)

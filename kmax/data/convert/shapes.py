@@ -6,18 +6,16 @@ Points are (x, y) in pixels; a code covers an image of size (H, W).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco
 
-from kmax.data.convert.source import Size
+from kmax.data.convert.source import Record, Size
+from kmax.data.convert.source import Rle as Rle
 
 CORNERS_OF_A_CIRCLE = 128
 FAR = 16.0  # times the image's size: points beyond are pulled in, since rasterization walks along every edge
-
-Rle = Mapping[str, Any]
 
 
 def polygons(parts: Sequence[Sequence[float]], size: Size) -> Rle | None:
@@ -70,7 +68,7 @@ def bitmap(mask: np.ndarray, left: int, top: int, size: Size) -> Rle:
     return encoded
 
 
-def run_lengths(code: Mapping[str, Any], size: Size) -> Rle:
+def run_lengths(code: Record, size: Size) -> Rle:
     """COCO's two run-length codes: `counts` is a list of numbers or the compressed string.
 
     Raises:

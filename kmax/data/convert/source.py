@@ -14,6 +14,7 @@ import numpy as np
 
 Size = tuple[int, int]  # height, width
 Record = Mapping[str, Any]  # one entry of somebody's JSON, already named by class
+Rle = Record  # a run-length code of pycocotools
 VOID_LABEL = ""
 OBJECT = "object"  # key of a record whose value is another library's and has no stable text
 
@@ -53,7 +54,7 @@ class Region:
     """
 
     label: str
-    rle: Mapping[str, Any]
+    rle: Rle
     order: float = 0
     group: str | None = None
     crowd: bool = False

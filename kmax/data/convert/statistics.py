@@ -124,11 +124,11 @@ def warnings(found: Statistics) -> list[str]:
     if small:
         sentences.append(
             f"{small} of {total} segments have fewer than {SMALL_AREA} pixels at {found.size}²: hard to learn; "
-            "train at a larger dataset.size, or cut the images into tiles."
+            "train at a larger size, or cut the images into tiles."
         )
     name, most = found.most_segments
     if most > found.queries:
-        sentences.append(f"{name} has {most} segments, more than model.num_queries={found.queries}: raise the queries.")
+        sentences.append(f"{name} has {most} segments, more than the number of queries, {found.queries}: raise it.")
     return sentences
 
 

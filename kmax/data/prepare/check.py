@@ -164,7 +164,7 @@ class _CheckImage:
                 yield Finding(json_file, problem, self.remedy)
             if segment["category_id"] not in self.category_ids:
                 problem = f"category {segment['category_id']} of segment {segment['id']} in {name} is unknown"
-                yield Finding(json_file, problem, f"{self.remedy}, or name its classes with dataset.categories")
+                yield Finding(json_file, problem, f"{self.remedy}, or name it in the list of classes")
         for id_, count in Counter(segment["id"] for segment in annotation["segments_info"]).items():
             if count > 1:
                 yield Finding(json_file, f"segment {id_} of {name} occurs {count} times", self.remedy)

@@ -151,7 +151,10 @@ def parse(dataset: str, description: str, arguments: Sequence[str] | None = None
     """The options that a command line gives."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--root", type=Path, default=Path("data") / dataset, help="what dataset.root will be (%(default)s)"
+        "--root",
+        type=Path,
+        default=Path("data") / dataset,
+        help="folder of the prepared dataset, from which training reads (%(default)s)",
     )
     parser.add_argument(
         "--source", type=Path, help="folder of the downloads, if not --root; they are linked, not copied"
@@ -167,24 +170,30 @@ def parse(dataset: str, description: str, arguments: Sequence[str] | None = None
     return Options(**{**options, "splits": tuple(options["splits"])})
 
 
-def main(dataset: str, description: str) -> int:
+Ready = Callable[[object, str, Path], str]
+"""Makes the last line for what was prepared, the name of the dataset and its folder."""
+
+
+def main(dataset: str, description: str, ready: Ready) -> int:
     """What `scripts/prepare_*.py` do: the exit status, 1 after a user's mistake, which is told in one sentence."""
     options = parse(dataset, description)
     try:
-        return run(dataset, options)
+        status = run(dataset, options)
+        if not options.check:
+            print(ready(dataset, dataset, options.root))
+        return status
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def run(dataset: str, options: Options, shown: int = 40) -> int:
-    """Prepare or check, and print the result; the exit status is 1 if the check has found an error.
+    """Prepare, or check and print the result; the exit status is 1 if the check has found an error.
 
     Raises:
         FileNotFoundError, ValueError: as `prepare`.
     """
     if not options.check:
         prepare(dataset, options)
-        print(f"{dataset} is ready: train with dataset={dataset} dataset.root={options.root}")
         return 0
     return 1 if print_findings(check(dataset, options), options.root, shown) else 0

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kmax.files import explained, write_atomically
+from kmax.files import Json, explained, write_atomically
 from kmax.processes import end_with_parent
 
 Item = TypeVar("Item")
@@ -48,16 +48,16 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
                 future.cancel()
 
 
-_function: Callable[[Any], Any] | None = None  # of a worker: sent once, since it may hold the index of an archive
+_function: Callable[..., object] | None = None  # of a worker: sent once, since it may hold the index of an archive
 
 
-def _set_function(function: Callable[[Any], Any]) -> None:
+def _set_function(function: Callable[..., object]) -> None:
     global _function
     _function = function
     end_with_parent()
 
 
-def _chunk(items: Sequence[Any]) -> list[Any]:
+def _chunk(items: Sequence[object]) -> list[Any]:
     assert _function is not None, "the initializer comes first"
     return [_function(item) for item in items]
 
@@ -67,7 +67,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.done: dict[str, Any] = {}
+        self.done: Json = {}
         if path.is_file():
             for line in path.read_text().splitlines():
                 try:

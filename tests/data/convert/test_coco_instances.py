@@ -36,7 +36,7 @@ def test_coco_roboflow_layout_with_its_splits(tmp_path: Path) -> None:
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
         images = [{"id": n, "file_name": f"{split}{n}.png", "height": H, "width": W} for n in range(count)]
         for image in images:
-            picture(tmp_path / "in" / split / image["file_name"])
+            picture(tmp_path / "in" / split / str(image["file_name"]))
         content = {"images": images, "annotations": [entry()], "categories": [{"id": 0, "name": "cup"}]}
         (tmp_path / "in" / split / "_annotations.coco.json").write_text(json.dumps(content))
     written, _, _ = prepare(tmp_path / "in")

@@ -61,7 +61,7 @@ def test_labelme_rectangle_circle_and_old_files(two: Path) -> None:
 
 
 def test_labelme_groups_join_and_later_shapes_lie_on_top(two: Path) -> None:
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {"points": corners(*SQUARE), "group_id": 3},
         {"points": corners(30, 10, 40, 10, 40, 20, 30, 20), "group_id": 3},
         {"label": "table", "points": corners(12, 12, 50, 12, 50, 30, 12, 30)},

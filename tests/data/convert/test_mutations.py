@@ -16,7 +16,7 @@ from kmax.data.convert.options import Options
 from kmax.data.convert.own import convert
 from small_sources import SQUARE, H, W, coco, picture
 
-VALUES = [None, True, -1, 0, 3.7, 1e30, 2**40, "", "x", "1", [], [1], [[]], {}, {"a": 1}]
+VALUES: list[object] = [None, True, -1, 0, 3.7, 1e30, 2**40, "", "x", "1", [], [1], [[]], {}, {"a": 1}]
 RLE = {"size": [H, W], "counts": [0, 100, H * W - 100]}
 COCO = {
     "images": [{"id": n, "file_name": f"{c}.png", "height": H, "width": W} for n, c in enumerate("abc")],

@@ -147,7 +147,12 @@ def test_only_what_has_changed_is_made_again(labelme: Path, tmp_path: Path, monk
     convert(options)
     made: list[int] = []
     original = writer.encode_ids
-    monkeypatch.setattr(writer, "encode_ids", lambda m: made.append(1) or original(m))
+
+    def noted(ids: np.ndarray) -> np.ndarray:
+        made.append(1)
+        return original(ids)
+
+    monkeypatch.setattr(writer, "encode_ids", noted)
     content = json.loads((labelme / "0.json").read_text())
     (labelme / "0.json").write_text(json.dumps({**content, "shapes": []}))
     before = {p.name: p.parent.name for p in options.root.glob("*/*.png")}
@@ -160,7 +165,8 @@ def test_only_what_has_changed_is_made_again(labelme: Path, tmp_path: Path, monk
 
 
 def test_other_options_replace_everything_and_leave_nothing_stale(labelme: Path, tmp_path: Path) -> None:
-    for n, options in enumerate(({}, {"val": 0.5}, {"unlabeled": "void"}, {"seed": 5, "link": True})):
+    changes: tuple[dict[str, Any], ...] = ({}, {"val": 0.5}, {"unlabeled": "void"}, {"seed": 5, "link": True})
+    for n, options in enumerate(changes):
         convert(Options(root=tmp_path / "out", source=labelme, **options))
         convert(Options(root=tmp_path / f"fresh{n}", source=labelme, **options))
         assert state(tmp_path / "out") == state(tmp_path / f"fresh{n}")
@@ -240,7 +246,7 @@ BOX = {"id": 0, "image_id": 0, "category_id": 0, "bbox": [0, 0, 9, 9]}
 MASK = {**BOX, "segmentation": [SQUARE]}
 SHAPE = {"shapes": [{"label": "a", "points": []}], "imagePath": "a.png"}
 XML = '<annotations><track id="0" label="a"></track></annotations>'
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"readme.md": "hello"}, "holds 1 .md files"),
     "images": ({"a.png": None}, "holds 1 images and no annotation"),
     "boxes": (
@@ -392,7 +398,7 @@ def test_preview_draws_and_warns(labelme: Path, tmp_path: Path) -> None:
     text = preview(root, 4, size=33, queries=2)
     assert "fewer than 10 training segments" in text
     assert "have fewer than 64 pixels at 33²" in text
-    assert "more than model.num_queries=2" in text
+    assert "more than the number of queries, 2" in text
     with Image.open(root / "preview.png") as image:
         assert image.width > 3 * 480
     found = statistics(root, size=2000)

@@ -70,7 +70,8 @@ def test_packed_unpacked_and_linked_give_the_same(dataset: str, tmp_path: Path) 
 def test_an_interrupted_run_goes_on(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tree(dataset, tmp_path / "whole"), tree(dataset, tmp_path / "broken")
     prepare(dataset, Options(whole))
-    convert, done = _Conversion.__call__, []
+    convert = _Conversion.__call__
+    done: list[str] = []
 
     def only_three(self: _Conversion, key: str) -> object:
         if len(done) == 3:
@@ -86,7 +87,12 @@ def test_an_interrupted_run_goes_on(dataset: str, tmp_path: Path, monkeypatch: p
     journal = next(broken.rglob(".*unfinished"))
     journal.write_text(journal.read_text()[:-40])  # killed while writing its last line
     done[:] = []
-    monkeypatch.setattr(_Conversion, "__call__", lambda self, key: done.append(key) or convert(self, key))
+
+    def noted(self: _Conversion, key: str) -> object:
+        done.append(key)
+        return convert(self, key)
+
+    monkeypatch.setattr(_Conversion, "__call__", noted)
     prepare(dataset, Options(broken))
     assert len(done) == 6 - 2
     assert outputs(broken) == outputs(whole)

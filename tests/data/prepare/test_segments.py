@@ -82,9 +82,9 @@ def test_the_mapping_and_the_names_are_the_official_ones(sample_data: Path) -> N
 
 def test_real_semantic_maps_of_ade20k_become_stuff(sample_data: Path, tmp_path: Path) -> None:
     folder = sample_data / "ade20k_sample" / "sampleData"
-    for name, source in (("images", "images"), ("annotations", "annotations")):
+    for name in ("images", "annotations"):
         (tmp_path / name).mkdir()
-        os.symlink(folder / source, tmp_path / name / "validation")
+        os.symlink(folder / name, tmp_path / name / "validation")
     (tmp_path / "annotations_instance/validation").mkdir(parents=True)
     for file in (folder / "annotations").iterdir():
         empty = Image.new("RGB", Image.open(file).size)
