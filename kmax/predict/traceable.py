@@ -96,23 +96,23 @@ def _merged(
 ) -> Segments:
     """Queries take their free pixels by descending score; `claims` (N, H0, W0), the others (N,)."""
     order = _descending(score)
-    score = score[order]
+    claims, area, score, label, thing, probable = (x[order] for x in (claims, area, score, label, thing, probable))
+    of_class = torch.arange(classes) == label[:, None]  # (N, K)
     owner = torch.zeros_like(claims[0], dtype=torch.int32)
     stuff_id, count, opened = torch.zeros(classes, dtype=torch.int32), torch.zeros((), dtype=torch.int32), []
-    for query in order.unbind():
-        free = claims.index_select(0, query[None])[0] & (owner == 0)
-        kept = probable[query] & (free.sum() > overlap * area[query].double())
-        known = stuff_id[label[query]]
-        joins = ~thing[query] & (known > 0)
+    for n in range(len(score)):
+        free = claims[n] & (owner == 0)
+        kept = probable[n] & (free.sum() > overlap * area[n].double())
+        known = torch.where(of_class[n], stuff_id, 0).max()
+        joins = ~thing[n] & (known > 0)
         number = torch.where(joins, known, count + 1)
         owner = torch.where(free & kept, number, owner)
         opens = kept & ~joins
-        count = count + opens
-        mine = (torch.arange(classes) == label[query]) & opens & ~thing[query]
-        stuff_id = torch.where(mine, number, stuff_id)
+        count = count + opens.int()
+        stuff_id = torch.where(of_class[n] & opens & ~thing[n], number, stuff_id)
         opened.append(opens)
     ranks = torch.stack(opened).nonzero()[:, 0]
-    return owner, torch.ones_like(ranks).cumsum(0), label[order[ranks]], score[ranks].float()
+    return owner, torch.ones_like(ranks).cumsum(0), label[ranks], score[ranks].float()
 
 
 def _pixel_wise(
@@ -140,7 +140,8 @@ def _pixel_wise(
     area = (slots.flatten() == torch.arange(count)[:, None]).sum(1)
     same = label[:, None] == label
     of_class = (same * torch.where(thing, 0, area)).sum(1)
-    large = torch.where(thing, area >= thresholds.thing_area, of_class >= thresholds.stuff_area) & (area > 0)
+    enough = (thing & (area >= thresholds.thing_area)) | (~thing & (of_class >= thresholds.stuff_area))
+    large = enough & (area > 0)
     order = _descending(probability)
     score = probability[order]
     label, thing, large, same = label[order], thing[order], large[order], same[order][:, order]
