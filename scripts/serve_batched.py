@@ -1,7 +1,6 @@
 """Serve an exported model over HTTP: `python scripts/serve_batched.py model.onnx [port] [batch] [seconds to wait]`.
 
-`curl --data-binary @a.jpg localhost:8000` answers with segments and a PNG map. Images that come together share a pass.
-"""
+`curl --data-binary @a.jpg localhost:8000` answers with segments and a PNG map. Images that meet share a pass."""
 
 import base64
 import io
@@ -19,7 +18,7 @@ from PIL import Image
 
 from kmax.predict.serving import Description, panoptic, prepare, to_rgb
 
-path, port, batch, wait = [*sys.argv[1:], *("", 8000, 8, 0.01)[len(sys.argv) - 1 :]]
+path, port, batch, wait = (*sys.argv[1:], *("8000", "8", "0.01")[len(sys.argv) - 2 :])
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 model = Description.from_json(session.get_modelmeta().custom_metadata_map["kmax"])
 waiting = queue.Queue[tuple[Any, Future[Any]]]()  # an image, and where its logits will be
@@ -35,7 +34,8 @@ def run_batches() -> None:
             outputs = session.run(["class_logits", "mask_logits"], {"images": images, "content": content})
             [job[1].set_result((len(jobs), logits)) for job, *logits in zip(jobs, *outputs, strict=True)]
         except Exception as error:
-            [future.set_exception(error) for _, future in jobs]
+            for _, future in jobs:
+                future.set_exception(error)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,8 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             image = to_rgb(Image.open(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"])))))
             waiting.put((image, future := Future[Any]()))
-            together, logits = future.result()
-            found, segments = panoptic(*logits, model.is_thing, model.size, image.shape[:2], **model.thresholds)
+            together, (classes, masks) = future.result()
+            found, segments = panoptic(classes, masks, model.is_thing, model.size, image.shape[:2], **model.thresholds)
             Image.fromarray(found.astype("uint16")).save(png := io.BytesIO(), "PNG")
             rows = [{"id": s.id, "class": model.names[s.label], "score": s.score} for s in segments]
             content = {"segments": rows, "map": base64.b64encode(png.getvalue()).decode(), "batch": together}

@@ -51,11 +51,11 @@ def _pillow_weights(length: int, content: Tensor, padded: int) -> Tensor:
     inside = (pixel >= (center - support + 0.5).floor()) & (pixel < (center + support + 0.5).floor())
     weight = (1 - ((pixel - center + 0.5) / support).abs()).clamp(min=0) * inside
     weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-    return (weight * 2**_BITS + 0.5).floor() * (torch.arange(padded)[:, None] < content)
+    return (weight * (1 << _BITS) + 0.5).floor() * (torch.arange(padded)[:, None] < content)
 
 
 def _rounded(values: Tensor) -> Tensor:
-    return ((values + 2 ** (_BITS - 1)) / 2**_BITS).floor().clamp(0, 255)
+    return ((values + (1 << (_BITS - 1))) / (1 << _BITS)).floor().clamp(0, 255)
 
 
 def panoptic(

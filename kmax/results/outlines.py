@@ -41,7 +41,8 @@ def _corners(contour: np.ndarray) -> np.ndarray:
     ring = (contour + 1) // 2
     ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
     turns = ((ring - np.roll(ring, 1, 0)) != (np.roll(ring, -1, 0) - ring)).any(1)
-    return ring[turns]
+    corners: np.ndarray = ring[turns]
+    return corners
 
 
 def _simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
