@@ -110,8 +110,8 @@ def measure(trained: TrainedModel, runs: dict[str, Run], samples: Iterator[Any])
             start = time.perf_counter()
             classes, masks = run(*inputs)
             times[name].append(1000 * (time.perf_counter() - start))
-            logits = [torch.from_numpy(np.array(x[0])) for x in (classes, masks)]
-            quality[name].update([panoptic(*logits, things, trained.inference, sizes)], [sample])
+            one, other = (torch.from_numpy(np.array(x[0])) for x in (classes, masks))
+            quality[name].update([panoptic(one, other, things, trained.inference, sizes)], [sample])
     return {name: (float(quality[name].compute().all.pq or 0), float(np.median(times[name]))) for name in runs}
 
 

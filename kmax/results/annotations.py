@@ -86,7 +86,7 @@ def label_studio_tasks(records: Iterable[Json], categories: Categories) -> Itera
     """
     for record in records:
         size = np.array([record["width"], record["height"]])
-        results = []
+        results: list[Json] = []
         for entry in record["annotations"]:
             name = categories.names[categories.label_of[entry["category_id"]]]
             for part in entry["segmentation"]:

@@ -39,8 +39,10 @@ OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video", 
 RESULT_FILES = ("run.json", "records.jsonl")
 """Files by which a folder of results is recognized."""
 
-_FILES = (*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv")
-_FILES += ("annotations.json", "label_studio.json", "label_studio.xml")
+_FILES = (
+    *(*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv"),
+    *("annotations.json", "label_studio.json", "label_studio.xml"),
+)
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
 
 
