@@ -36,6 +36,7 @@ from kmax.files import Json, replacing
 from kmax.metrics import Report
 from kmax.module import KMaXModule
 from kmax.options import to_plain
+from kmax.results.submission import write_submission
 from kmax.visualization import draw_bars, draw_confusion, legible_names
 
 register()
@@ -128,6 +129,12 @@ def use_first_images(datamodule: PanopticDataModule, limit: int) -> None:
     datamodule.val = first
 
 
+def submit(predictions: Path, name: str, output: Path) -> Path:
+    """Make the zip for an evaluation server from saved predictions; returns it."""
+    annotations = json.loads((predictions / "panoptic.json").read_bytes())["annotations"]
+    return write_submission(annotations, predictions / "panoptic", name, output)
+
+
 def evaluate(config: DictConfig) -> float:
     """Validate a checkpoint on its own dataset, or the one that `dataset.…` overrides; return PQ in percent, or the
     first number measured if PQ is not."""
@@ -155,6 +162,8 @@ def evaluate(config: DictConfig) -> float:
         path = save(report, output, about)
         save_charts(report, name, categories, output)
         print_table(report)
+        if wanted.submission is not None:
+            print(shown(submit(output / "predictions", wanted.submission, output)))
         print(f"{title(name)} {cell(report.all[name])} · {shown(path)}")
         for page in gallery:
             print(f"worst images · {shown(page.path)}")

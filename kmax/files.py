@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 Json = dict[str, Any]
 """An object of a JSON file, or one that becomes JSON."""
@@ -71,6 +71,14 @@ def write_json(path: Path, content: object) -> None:
     """Write a JSON file, complete or not at all."""
     with write_atomically(path) as temporary, temporary.open("w") as file:
         json.dump(content, file)
+
+
+def write_list(file: TextIO, entries: Iterable[Json]) -> None:
+    """Write a JSON list into an open file, one entry at a time."""
+    file.write("[")
+    for number, entry in enumerate(entries):
+        file.write(("," if number else "") + "\n" + json.dumps(entry))
+    file.write("\n]")
 
 
 def walk_files(folder: Path, skip: Callable[[Path], bool] = lambda path: False) -> tuple[list[Path], list[Path]]:

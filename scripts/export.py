@@ -6,6 +6,7 @@
     size       null: the size that the checkpoint was trained with; or [H,W]
     pictures   a folder of images to compare with eager PyTorch on; null: drawn shapes
     count      how many of them
+    postprocess  true: resizing and post-processing are inside; one picture in, segment map, labels and scores out
 
 After the export both models run on the same images; the deviation of the logits and the number of identical panoptic
 maps are printed. A deviation beyond `tolerance` in more than a tenth of them, or far beyond in any, is an error, and
@@ -28,6 +29,7 @@ from kmax.config.trained import load_trained
 from kmax.data import ShapesDataset
 from kmax.files import walk_files
 from kmax.images import IMAGE_SUFFIXES, open_image
+from kmax.predict.complete import export_complete
 from kmax.predict.export import FORMATS, export_model
 
 register()
@@ -55,6 +57,13 @@ def export(config: DictConfig) -> Path:
     suffix = FORMATS.get(options.format, "")
     path = Path(options.output or Path(options.ckpt).with_suffix(suffix))
     images = read_images(options.pictures, options.count)
+    if options.postprocess:
+        maps = export_complete(trained, path, options.format, (height, width), images)
+        print(
+            f"identical to the Predictor on {maps.identical} of {maps.images} images ({maps.differing_pixels} pixels "
+            f"differ)\ninput of any size, resized to {height}×{width} · {path} · {path.stat().st_size / 2**20:.1f} MiB"
+        )
+        return path
     parity = export_model(trained, path, options.format, (height, width), options.batch, images, options.tolerance)
     print(
         f"parity with eager on {parity.images} images · largest deviation {parity.deviation:.1e} · identical "

@@ -9,6 +9,8 @@
                instances  instances.json: things with masks and scores, overlapping, in COCO's results format
                segments   segments.csv: a row per segment with class, score, area and box
                video      video/*.mp4: the overlays of each video, joined
+               annotations  annotations.json: polygons in COCO's format, to correct in an annotation tool
+               label_studio  label_studio.json: tasks for Label Studio
     inference  thresholds, e.g. inference.thing_threshold=0.5, or inference.min_area=50 against specks
     track      track=true: ids and colors of things stay from frame to frame of a video or a folder of images
 
@@ -42,6 +44,8 @@ from kmax.predict.progress import ImageProgress
 from kmax.predict.sequences import Sequences, check_sequences
 from kmax.predict.sources import Frame, Source, Survey, count_frames, frames, survey
 from kmax.results import ResultFolder
+from kmax.results.annotations import WRITERS, AnnotationStyle
+from kmax.results.submission import write_submission
 from kmax.strategy.threads import fit_threads
 from kmax.videos import frame_rate
 from kmax.visualization import draw_panoptic
@@ -134,7 +138,9 @@ def predict(config: DictConfig) -> int:
         raise ValueError("track=true compares features of one plain pass: leave inference.flip, .scales and .pad out.")
     made_by = settings(options, predictor)
     draw = partial(draw_panoptic, scores=options.scores, identities=options.track)
-    folder = ResultFolder(output, predictor.categories, options.outputs, made_by, options.overwrite, draw=draw)
+    style = AnnotationStyle(options.polygon_tolerance, options.rle_holes)
+    wanted = options.outputs
+    folder = ResultFolder(output, predictor.categories, wanted, made_by, options.overwrite, draw=draw, style=style)
     found = survey(options.input, output, folder.keys)
     say_passed(found)
     stale = folder.keep_only(map(origin, found.sources))
@@ -149,6 +155,9 @@ def predict(config: DictConfig) -> int:
         print("Interrupted: what is written stays; the same command goes on from here.", file=sys.stderr)
         status = INTERRUPTED
     made = folder.assemble() + videos(folder, found.sources)
+    if options.submission is not None:
+        pictures = folder.folder / "panoptic"
+        made.append(write_submission(folder.panoptic_annotations(), pictures, options.submission, folder.folder))
     finished = len(folder.records.done)
     print(f"{finished - there} new, {there} already there, {len(failed)} unreadable · {folder.folder}")
     for path in made:
@@ -184,7 +193,15 @@ def settings(options: PredictOptions, predictor: Predictor) -> Json:
         "top_instances": options.top_instances,
         **({"scores": True} if options.scores else {}),
         **({"tracking": asdict(options.tracking)} if options.track else {}),
+        **annotation_settings(options),
     }
+
+
+def annotation_settings(options: PredictOptions) -> Json:
+    """What annotations depend on, if there are any."""
+    if WRITERS.keys().isdisjoint(options.outputs):
+        return {}
+    return {"polygon_tolerance": options.polygon_tolerance, "rle_holes": options.rle_holes}
 
 
 def default_output(what: str | list[str]) -> Path:

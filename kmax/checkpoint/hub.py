@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub import EvalResult, ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME
 
 from kmax.checkpoint.own import (
@@ -19,7 +21,7 @@ from kmax.checkpoint.own import (
     read_checkpoint,
     write_checkpoint,
 )
-from kmax.files import replacing
+from kmax.files import Json, replacing
 
 _TEMPLATE = """---
 {{ card_data }}
@@ -37,15 +39,61 @@ The weights carry their configuration and classes:
 """
 
 
-def card_text(checkpoint: CheckpointDict) -> str:
+SHOWN_METRICS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "miou": "mIoU", "ap": "AP", "boundary_pq": "boundary PQ"}
+"""What a card shows of the numbers that `evaluate.py` measured, and under which names."""
+
+
+@dataclass(frozen=True)
+class CardInfo:
+    """What a card tells that the checkpoint does not: the `license` (an identifier of the hub, e.g. apache-2.0), and
+    `metrics`, the content of the metrics.json that `evaluate.py` wrote for it."""
+
+    license: str | None = None
+    metrics: Json | None = None
+
+    def __post_init__(self) -> None:
+        if self.metrics is not None and not isinstance(self.metrics.get("all"), Mapping):
+            raise ValueError("The metrics of a card are the content of a metrics.json that evaluate.py wrote.")
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The numbers that are shown, in percent."""
+        numbers = self.metrics["all"] if self.metrics else {}
+        return {title: numbers[key] for key, title in SHOWN_METRICS.items() if numbers.get(key) is not None}
+
+
+def card_text(checkpoint: CheckpointDict, info: CardInfo = CardInfo()) -> str:
     """The text of a checkpoint's model card: where converted weights come from, under which license and with which
-    published numbers, or which of our experiments trained them."""
+    published numbers, or which of our experiments trained them; then what was measured, the classes, and the use."""
+    return "\n".join([_origin(checkpoint), *_measured(info), *_classes(checkpoint[CATEGORIES_KEY])]) + f"\n{_USE}"
+
+
+def _measured(info: CardInfo) -> list[str]:
+    """A table of the numbers, if there are any."""
+    numbers = info.measured
+    if not numbers or info.metrics is None:
+        return []
+    head, line = " | ".join(numbers), " | ".join("---" for _ in numbers)
+    values = " | ".join(f"{value:.2f}" for value in numbers.values())
+    return ["", f"Measured on {info.metrics.get('dataset')}:", "", f"| {head} |", f"| {line} |", f"| {values} |"]
+
+
+def _classes(categories: Json) -> list[str]:
+    """The names of things and stuff."""
+    lines = [""]
+    for kind, is_thing in (("things", True), ("stuff", False)):
+        names = [str(c["name"]) for c in categories["classes"] if bool(c["isthing"]) == is_thing]
+        if names:
+            lines.append(f"- {len(names)} {kind}: {', '.join(names)}")
+    return lines
+
+
+def _origin(checkpoint: CheckpointDict) -> str:
+    """Which of our experiments trained the weights, or where converted ones come from."""
     source = checkpoint.get(SOURCE_KEY)
     if source is None:
         config = checkpoint[CONFIG_KEY]
-        return (
-            f"A mask transformer for panoptic segmentation, trained with kmax on {config['dataset']['name']}.\n{_USE}"
-        )
+        return f"A mask transformer for panoptic segmentation, trained with kmax on {config['dataset']['name']}."
     lines = [
         "A mask transformer for panoptic segmentation: published weights, converted for kmax and not trained by it.",
         "",
@@ -55,7 +103,16 @@ def card_text(checkpoint: CheckpointDict) -> str:
     if source.get("published"):
         numbers = ", ".join(f"{name} {value}" for name, value in source["published"].items())
         lines += [f"- published numbers ({source['evaluated_on']}): {numbers}"]
-    return "\n".join(lines) + f"\n{_USE}"
+    return "\n".join(lines)
+
+
+def _results(info: CardInfo) -> list[EvalResult]:
+    """The numbers as the hub lists them."""
+    dataset = str((info.metrics or {}).get("dataset"))
+    return [
+        EvalResult("image-segmentation", dataset, dataset, title.lower().replace(" ", "_"), value, metric_name=title)
+        for title, value in info.measured.items()
+    ]
 
 
 class SharedModel(
@@ -71,19 +128,20 @@ class SharedModel(
 
     Args:
         checkpoint: `state_dict`, `kmax_config`, `kmax_categories`, as `read_checkpoint` returns them.
+        info: what else the card tells.
     """
 
-    def __init__(self, checkpoint: CheckpointDict) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: CheckpointDict, info: CardInfo = CardInfo()) -> None:
+        self.checkpoint, self.info = checkpoint, info
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> SharedModel:
+    def from_checkpoint(cls, path: str | Path, info: CardInfo = CardInfo()) -> SharedModel:
         """The content of a file of ours.
 
         Raises:
             FileNotFoundError, ValueError: as `read_checkpoint`.
         """
-        return cls(read_checkpoint(path))
+        return cls(read_checkpoint(path), info)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card that goes into the repository's README.md."""
@@ -91,7 +149,12 @@ class SharedModel(
         terms = self.checkpoint.get(SOURCE_KEY, {}).get("license")
         if terms:
             data.license = "apache-2.0" if terms == "Apache-2.0" else "other"
-        card: ModelCard = ModelCard.from_template(data, template_str=_TEMPLATE, text=card_text(self.checkpoint))
+        elif self.info.license:
+            data.license = self.info.license
+        if self.info.metrics is not None:
+            data.model_name, data.eval_results = "kmax", _results(self.info)
+        text = card_text(self.checkpoint, self.info)
+        card: ModelCard = ModelCard.from_template(data, template_str=_TEMPLATE, text=text)
         return card
 
     def _save_pretrained(self, save_directory: Path) -> None:

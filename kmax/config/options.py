@@ -3,6 +3,7 @@ torch."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,16 @@ class TrainOptions(Options):
             )
 
 
+def _check_submission(name: str | None, has_pictures: bool, needed: str) -> None:
+    """The name of a submission is part of a file's name, and needs panoptic PNG files."""
+    if name is None:
+        return
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise OptionError(f"submission={name} must be letters, digits, '_', '-' and '.', e.g. test-dev2017_kmax.")
+    if not has_pictures:
+        raise OptionError(f"submission={name} is made of panoptic PNG files: it needs {needed}.")
+
+
 @dataclass(frozen=True)
 class EvaluateOptions(Options):
     """`evaluate.py`: a checkpoint is measured; `dataset` and `inference` are laid over what it carries."""
@@ -101,6 +112,11 @@ class EvaluateOptions(Options):
     gallery: bool = option(False, "write gallery.html: the worst images with ground truth, prediction and errors")
     gallery_images: int = option(24, "number of images in the gallery", at_least=1, at_most=1000)
     limit: int | None = option(None, "use only this many images from the beginning", at_least=1)
+    submission: str | None = option(None, "with save_predictions: write panoptic_…_results.zip, e.g. val2017_kmax")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_submission(self.submission, self.save_predictions, "save_predictions=true")
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ class PredictOptions(Options):
     outputs: list[str] = option(
         ["overlay", "panoptic", "segments", "video"],
         "what is written, see above; docs/predict.md shows each",
-        choices=("overlay", "panoptic", "semantic", "instances", "segments", "video"),
+        choices=("overlay", "panoptic", "semantic", "instances", "segments", "video", "annotations", "label_studio"),
     )
     inference: Plain = option({}, "thresholds and test-time options that replace the checkpoint's")
     size: tuple[int, int] | None = option(None, "height and width of the input; null: the checkpoint's", at_least=32)
@@ -143,9 +159,15 @@ class PredictOptions(Options):
     scores: bool = option(False, "write the score of each segment on its overlay, after the name of the class")
     track: bool = option(False, "ids and colors of things stay from frame to frame, in videos and sequences of images")
     tracking: TrackingOptions = section(TrackingOptions, "how things are recognized")
+    polygon_tolerance: float = option(1.0, "pixels that polygons of annotations may deviate; 0: exact", at_least=0)
+    rle_holes: bool = option(False, "annotations: segments with holes as run-length codes, not as polygons")
+    submission: str | None = option(
+        None, "write panoptic_…_results.zip for an evaluation server, e.g. test-dev2017_kmax"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_submission(self.submission, "panoptic" in self.outputs, "panoptic among outputs")
         if self.scores and not {"overlay", "video"} & set(self.outputs):
             raise OptionError("scores=true writes on overlays: add overlay or video to outputs.")
         if not self.track:
@@ -175,6 +197,14 @@ class ExportOptions(Options):
     pictures: str | None = option(None, "folder of images to compare on; null: drawn shapes")
     count: int = option(10, "how many of them", at_least=1)
     tolerance: float = option(1e-4, "relative deviation of the logits that is accepted", above=0)
+    postprocess: bool = option(False, "one image of any size in, its segments out: for onnx and pt2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.postprocess and self.format == "aoti":
+            raise OptionError("postprocess=true is for format=onnx and format=pt2: choose one of them.")
+        if self.postprocess and self.batch not in ("dynamic", 1, "1"):
+            raise OptionError(f"postprocess=true takes one image at a time: leave out batch={self.batch}.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,7 +108,7 @@ def export_model(
     write, load = _backend(format)
     model = ExportableModel(trained).cpu().eval()
     with replacing(path) as temporary:
-        with _quiet():
+        with quiet():
             write(_program(model, size, batch), describe(trained, size), temporary)
         count = 1 if batch == "dynamic" else int(batch)
         parity = compare(model, load(temporary), trained, size, count, images, tolerance)
@@ -138,7 +138,7 @@ def _program(model: nn.Module, size: tuple[int, int], batch: int | str) -> Expor
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporters' own deprecation warnings, which no user can act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
@@ -159,20 +159,28 @@ def _backend(format: str) -> tuple[Callable[[ExportedProgram, Description, Path]
             import onnxscript  # noqa: F401
         except ModuleNotFoundError as error:
             raise ValueError(f"format=onnx needs {error.name}: pip install 'kmax-deeplab[export]'.") from error
-        return _write_onnx, load_onnx
+        return write_onnx, load_onnx
     if format == "aoti" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         raise ValueError("format=aoti needs a C++ compiler (g++ or clang++): install one, or use format=pt2.")
-    return (_write_pt2, load_pt2) if format == "pt2" else (_write_aoti, load_aoti)
+    return (write_pt2, load_pt2) if format == "pt2" else (_write_aoti, load_aoti)
 
 
-def _write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:
-    result = torch.onnx.export(program, input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False)
+def write_onnx(
+    program: ExportedProgram,
+    description: Description,
+    path: Path,
+    inputs: Sequence[str] = INPUTS,
+    outputs: Sequence[str] = OUTPUTS,
+) -> None:
+    """Write an ONNX file that carries its description."""
+    result = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
     assert result is not None, "the dynamo exporter returns the model"
     result.model.metadata_props[METADATA] = description.to_json()
     result.save(str(path), external_data=False)
 
 
-def _write_pt2(program: ExportedProgram, description: Description, path: Path) -> None:
+def write_pt2(program: ExportedProgram, description: Description, path: Path) -> None:
+    """Write a `torch.export` package that carries its description."""
     torch.export.save(program, path, extra_files={METADATA: description.to_json()})
 
 

@@ -35,13 +35,15 @@ class SegmentInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """The description that an exported model carries: input `size` (H, W), `names` and `is_thing` of the K classes, and
-    the thresholds it was trained with, as `panoptic` takes them."""
+    """The description that an exported model carries: input `size` (H, W), `names` and `is_thing` of the K classes, the
+    thresholds it was trained with, as `panoptic` takes them, and whether it is `postprocessed`: takes one image as it
+    is and returns segments."""
 
     size: tuple[int, int]
     names: tuple[str, ...]
     is_thing: tuple[bool, ...]
     thresholds: dict[str, Any]
+    postprocessed: bool = False
 
     def to_json(self) -> str:
         """The text that an exported file carries."""
@@ -52,7 +54,8 @@ class Description:
         """From the text that an exported file carries."""
         fields = json.loads(text)
         height, width = fields["size"]
-        return cls((height, width), tuple(fields["names"]), tuple(fields["is_thing"]), fields["thresholds"])
+        names, is_thing = tuple(fields["names"]), tuple(fields["is_thing"])
+        return cls((height, width), names, is_thing, fields["thresholds"], fields.get("postprocessed", False))
 
 
 def open_image(path: str | Path) -> np.ndarray:

@@ -4,6 +4,7 @@ run.json         what made the results; another run with other settings is refus
 records.jsonl    one line per image, appended when all its files are there
 overlay/*.jpg  panoptic/*.png  semantic/*.png          one file per image
 panoptic.json  semantic.json  instances.json  segments.csv    made from the records at the end
+annotations.json  label_studio.json  label_studio.xml         the same, to correct in an annotation tool
 video/*.mp4      one per video, made from its overlays at the end
 """
 
@@ -18,26 +19,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
 from kmax.categories import Categories
-from kmax.files import Json, replacing
+from kmax.files import Json, replacing, write_list
+from kmax.results.annotations import WRITERS, AnnotationStyle, annotation_entries
 from kmax.results.coco import category_table, encode_ids, instance_results, segments_info
+from kmax.results.label_maps import label_image, semantic_table
 from kmax.results.records import Records
 from kmax.structures import Instances, PanopticMap
 from kmax.videos import write_video
 from kmax.visualization import draw_panoptic
 
-OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video")
+OUTPUTS = ("overlay", "panoptic", "semantic", "instances", "segments", "video", *WRITERS)
 """What can be written, by name. `video` joins the overlays of a video, and includes `overlay`."""
 
 RESULT_FILES = ("run.json", "records.jsonl")
 """Files by which a folder of results is recognized."""
 
-_FILES = (*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv")
+_FILES = (
+    *(*RESULT_FILES, "panoptic.json", "semantic.json", "instances.json", "segments.csv"),
+    *("annotations.json", "label_studio.json", "label_studio.xml"),
+)
 _COLUMNS = ("image", "id", "class", "isthing", "score", "area", "x", "y", "width", "height")
 
 
@@ -51,6 +56,7 @@ class ResultFolder:
         settings: JSON-able values that decide what the results are (checkpoint, thresholds, …).
         overwrite: delete what is there instead of continuing it.
         draw: makes an overlay.
+        style: of annotations to correct.
 
     Raises:
         ValueError: an unknown output; the folder holds results of other settings, or something else.
@@ -64,12 +70,14 @@ class ResultFolder:
         settings: Json,
         overwrite: bool = False,
         draw: Callable[[np.ndarray, PanopticMap, Categories], np.ndarray] = draw_panoptic,
+        style: AnnotationStyle = AnnotationStyle(),  # noqa: B008  frozen
     ) -> None:
         unknown = sorted(set(outputs) - set(OUTPUTS))
         if unknown or not outputs:
             raise ValueError(f"outputs={unknown or '[]'} is unknown: choose some of {', '.join(OUTPUTS)}.")
         self.folder, self.categories, self.outputs = Path(folder), categories, tuple(outputs)
         self._draw = draw
+        self.style = style
         self._claim(json.loads(json.dumps({**settings, "outputs": sorted(outputs)})), overwrite)
         self.records = Records(self.folder / "records.jsonl")
         self._numbers: dict[int, str] = {}
@@ -126,7 +134,7 @@ class ResultFolder:
             self._save(f"panoptic/{key}.png", Image.fromarray(encode_ids(ids)))
         if "semantic" in self.outputs:
             assert semantic is not None, "the semantic output needs a semantic map"
-            self._save(f"semantic/{key}.png", self._label_image(semantic))
+            self._save(f"semantic/{key}.png", label_image(semantic, self.categories))
         image_id = self._image_id(key)
         record: Json = {
             "key": key,
@@ -137,6 +145,8 @@ class ResultFolder:
         }
         record |= about or {}
         record["segments"] = segments_info(panoptic, self.categories)
+        if not WRITERS.keys().isdisjoint(self.outputs):
+            record["annotations"] = annotation_entries(panoptic, self.categories, self.style)
         if "instances" in self.outputs:
             assert instances is not None, "the instance output needs instances"
             record["instances"] = instance_results(instances, image_id, self.categories)
@@ -188,7 +198,9 @@ class ResultFolder:
         """Make the JSON and csv files from all records so far; the files made."""
         makers = {"panoptic": self._panoptic_json, "instances": self._instances_json, "segments": self._segments_csv}
         makers["semantic"] = self._semantic_json
-        return [make() for name, make in makers.items() if name in self.outputs]
+        made = [make() for name, make in makers.items() if name in self.outputs]
+        written = [write for name, write in WRITERS.items() if name in self.outputs]
+        return made + [write(self.folder, self.records, self.categories) for write in written]
 
     def make_video(self, key: str, rate: Fraction, name: str = "") -> Path | None:
         """Join the overlays of the video `key`, as many as there are, to `video/KEY.mp4`; None where there is none.
@@ -216,47 +228,32 @@ class ResultFolder:
         with replacing(self.folder / name) as path:
             image.save(path, **options)
 
-    def _label_image(self, labels: np.ndarray) -> Image.Image:
-        """Dataset ids by pixel in an indexed PNG that wears the classes' colors; 16 bits of gray for ids over 255;
-        positions in the table `semantic.json` if ids need more."""
-        values = semantic_values(self.categories)
-        if values.max() > 255:
-            return Image.fromarray(values.astype(np.uint16)[labels])
-        palette = np.zeros((256, 3), np.uint8)
-        palette[values] = [category.color for category in self.categories.classes]
-        image = Image.fromarray(values.astype(np.uint8)[labels])
-        image.putpalette(palette.ravel().tolist())
-        return image
-
     def _semantic_json(self) -> Path:
         """What each value in semantic/*.png means."""
-        table = [
-            {"value": int(value), "id": c.id, "name": c.name, "isthing": int(c.is_thing)}
-            for value, c in zip(semantic_values(self.categories), self.categories.classes, strict=True)
-        ]
         with replacing(self.folder / "semantic.json") as path:
-            path.write_text(json.dumps(table, indent=1))
+            path.write_text(json.dumps(semantic_table(self.categories), indent=1))
         return self.folder / "semantic.json"
+
+    def panoptic_annotations(self) -> Iterator[Json]:
+        """`annotations` of COCO's panoptic JSON; their files lie in panoptic/."""
+        for r in self.records:
+            yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
 
     def _panoptic_json(self) -> Path:
         def images() -> Iterator[Json]:
             for r in self.records:
                 yield {"id": r["image_id"], "file_name": r["source"], "height": r["height"], "width": r["width"]}
 
-        def annotations() -> Iterator[Json]:
-            for r in self.records:
-                yield {"image_id": r["image_id"], "file_name": f"{r['key']}.png", "segments_info": r["segments"]}
-
         with replacing(self.folder / "panoptic.json") as path, path.open("w") as file:
-            for name, entries in (("images", images()), ("annotations", annotations())):
+            for name, entries in (("images", images()), ("annotations", self.panoptic_annotations())):
                 file.write(f'{"{" if name == "images" else ","}"{name}": ')
-                _write_list(file, entries)
+                write_list(file, entries)
             file.write(f',"categories": {json.dumps(category_table(self.categories))}}}')
         return self.folder / "panoptic.json"
 
     def _instances_json(self) -> Path:
         with replacing(self.folder / "instances.json") as path, path.open("w") as file:
-            _write_list(file, (entry for r in self.records for entry in r["instances"]))
+            write_list(file, (entry for r in self.records for entry in r["instances"]))
         return self.folder / "instances.json"
 
     def _segments_csv(self) -> Path:
@@ -279,17 +276,3 @@ def _read_note(path: Path) -> Json:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not the note of a run of predict.py: choose another output=….")
     return content
-
-
-def semantic_values(categories: Categories) -> np.ndarray:
-    """The value of each class in a semantic PNG, (K,): its id, or its position if ids do not fit 16 bits."""
-    ids = np.array(categories.ids)
-    return ids if ids.min() >= 0 and ids.max() < 2**16 else np.arange(len(ids))
-
-
-def _write_list(file: TextIO, entries: Iterable[Json]) -> None:
-    """A JSON list, one entry at a time."""
-    file.write("[")
-    for number, entry in enumerate(entries):
-        file.write(("," if number else "") + "\n" + json.dumps(entry))
-    file.write("\n]")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
-from kmax.checkpoint.hub import SharedModel, card_text
+from kmax.checkpoint.hub import CardInfo, SharedModel, card_text
 from kmax.checkpoint.own import SOURCE_KEY, read_checkpoint, write_checkpoint
 from kmax.checkpoint.published import published
 from kmax.config.trained import load_trained
@@ -94,3 +96,26 @@ def test_the_card_tells_where_converted_weights_come_from(tiny_checkpoint: Path,
     assert "license: apache-2.0" in str(SharedModel(converted).generate_model_card())
     about = {"model": "resnet50 (PyTorch)", "file": "mine.pth"}
     assert "- file: mine.pth" in card_text({**converted, SOURCE_KEY: about})
+
+
+def test_the_card_tells_license_classes_and_what_was_measured(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    metrics = {"dataset": "shapes", "all": {"pq": 68.9, "sq": 84.25, "miou": None, "tp": 5}, "per_class": []}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    options = ("--license", "cc-by-4.0", "--metrics", tmp_path / "metrics.json")
+    command("push", tiny_checkpoint, tmp_path / "own", *options)
+    card = ModelCard.load(tmp_path / "own/README.md")
+    assert card.data.license == "cc-by-4.0"
+    assert {r.metric_name: r.metric_value for r in card.data.eval_results} == {"PQ": 68.9, "SQ": 84.25}
+    assert {r.dataset_name for r in card.data.eval_results} == {"shapes"}
+    assert "| PQ | SQ |" in card.text
+    assert "| 68.90 | 84.25 |" in card.text
+    assert re.search(r"- \d+ things: circle, square", card.text)
+    assert re.search(r"- \d+ stuff: ", card.text)
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"other\.json is no metrics\.json of evaluate\.py"):
+        command("push", tiny_checkpoint, tmp_path / "again", "--metrics", tmp_path / "other.json")
+    with pytest.raises(FileNotFoundError, match=r"There is no .*nothing\.json"):
+        command("push", tiny_checkpoint, tmp_path / "again", "--metrics", tmp_path / "nothing.json")
+    assert not (tmp_path / "again").exists()
+    converted = {**read_checkpoint(tiny_checkpoint), SOURCE_KEY: published()["coco_resnet50"].provenance()}
+    assert "license: apache-2.0" in str(SharedModel(converted, CardInfo("mit")).generate_model_card()), "it has its own"

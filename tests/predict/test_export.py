@@ -8,9 +8,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,29 +18,13 @@ from PIL import Image
 from conftest import ROOT, run_python
 from kmax import Predictor
 from kmax.config.compose import compose_config
-from kmax.config.trained import TrainedModel, load_trained
+from kmax.config.trained import TrainedModel
 from kmax.data import ShapesDataset
-from kmax.inference.options import InferenceOptions
 from kmax.predict import export, serving
 from kmax.predict.serving import Description
 
 script = runpy.run_path(str(ROOT / "scripts/export.py"))
 PICTURES = [ShapesDataset(12, seed=4)[i].image for i in range(12)]
-
-
-@pytest.fixture(scope="module")
-def module(tiny_checkpoint: Path) -> TrainedModel:
-    """The trained module, made decided: after two steps of training the k-means update still counts nothing, masks are
-    flat, and every query is void."""
-    result = load_trained(tiny_checkpoint)
-    decoder: Any = result.model.transformer_decoder
-    with torch.no_grad():
-        for layer in decoder.layers:
-            layer.update_out.norm.weight.fill_(1.0)
-        decoder.predictor.mask_norm.weight.fill_(5.0)
-        decoder.predictor.class_logits.bias[-1] -= 8.0
-    inference = InferenceOptions(1, 1, 0.1, 0.1, 0.5, 0.4)
-    return replace(result, options=replace(result.options, inference=inference))
 
 
 @pytest.fixture(scope="module")

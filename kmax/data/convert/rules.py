@@ -34,7 +34,7 @@ def rules_of(source: Source, options: Options) -> Rules:
     classes = [_category(n, infos[name], name in stuff, name in things) for n, name in enumerate(kept, 1)]
     rest = None
     if options.unlabeled == BACKGROUND or (not options.unlabeled and source.owns_background):
-        rest = next((c.id for c in classes if _plain(c.name) in _BACKGROUND_NAMES), len(classes) + 1)
+        rest = next((c.id for c in classes if is_background(c.name)), len(classes) + 1)
         if rest > len(classes):
             classes.append(Category(rest, BACKGROUND, False, BACKGROUND_COLOR))
     categories = Categories("own", tuple(classes))
@@ -45,8 +45,13 @@ def rules_of(source: Source, options: Options) -> Rules:
 
 def _category(number: int, info: ClassInfo, is_stuff: bool, is_thing: bool) -> Category:
     """A class is a thing unless it is asked or known to be stuff."""
-    thing = not is_stuff and (is_thing or (info.is_thing is not False and _plain(info.name) not in _BACKGROUND_NAMES))
+    thing = not is_stuff and (is_thing or (info.is_thing is not False and not is_background(info.name)))
     return Category(number, info.name, thing, info.color or default_color(number - 1))
+
+
+def is_background(name: str) -> bool:
+    """Whether a class is the one that pixels without annotation belong to."""
+    return _plain(name) in _BACKGROUND_NAMES
 
 
 def _plain(name: str) -> str:
