@@ -68,6 +68,30 @@ def panoptic(
     image: Tensor,
 ) -> Segments:
     """`kmax.inference.postprocess.panoptic` of the logits (N, K+1) and (N, h, w) of an `image` (H0, W0, 3)."""
+    found = _whole(class_logits, mask_logits, is_thing, thresholds, size, content, image)
+    return _without_specks(*found, thresholds.min_area) if thresholds.min_area else found
+
+
+def _without_specks(segment_map: Tensor, ids: Tensor, labels: Tensor, scores: Tensor, min_area: int) -> Segments:
+    """`kmax.inference.specks.without_specks`."""
+    pixels = ids[:, None] == segment_map.flatten()  # (S, H0·W0)
+    large = pixels.sum(1) >= min_area
+    number = large.cumsum(0)
+    ranks = large.nonzero()[:, 0]
+    renumbered = (pixels * (number * large)[:, None]).sum(0).int().reshape(segment_map.shape)
+    return renumbered, number[ranks], labels[ranks], scores[ranks]
+
+
+def _whole(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    is_thing: Sequence[bool],
+    thresholds: Thresholds,
+    size: tuple[int, int],
+    content: Tensor,
+    image: Tensor,
+) -> Segments:
+    """The segments of any size."""
     probability, label = class_logits.softmax(-1)[:, :-1].max(-1)
     thing = torch.tensor(is_thing)[label]
     if thresholds.method == "pixel_wise":

@@ -46,11 +46,11 @@ class _Track:
     def box_at(self, frame: int) -> np.ndarray:
         """The box (4,) in a later frame, if it goes on moving as between its last two frames. Its center stays in the
         image: a thing outside is awaited at the border where it left."""
-        moved = self.boxes[-1].copy()
+        moved: np.ndarray = self.boxes[-1].copy()
         if len(self.boxes) == 2:
             speed = (self.boxes[1][:2] - self.boxes[0][:2]) / (self.frames[1] - self.frames[0])
             moved[:2] += speed * (frame - self.frames[1])
-        moved[:2] = moved[:2].clip(0, 1)
+        np.clip(moved[:2], 0, 1, out=moved[:2])
         return moved
 
     def add(self, sighting: Sighting, frame: int, memory: float) -> None:

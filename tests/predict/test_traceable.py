@@ -42,6 +42,8 @@ SETS = [
     Thresholds(1, 0, 0.7, 0.5, 0.8, 0.7),
     Thresholds(1, 1, 0.3, 0.3, 0.8, 0.4, "pixel_wise"),
     Thresholds(1, 1, 0.2, 0.4, 0.8, 0.6, "pixel_wise", 300, 900),
+    Thresholds(1, 1, 0.2, 0.2, 0.3, 0.3, min_area=60),
+    Thresholds(1, 1, 0.2, 0.2, 0.8, 0.4, "pixel_wise", 10, 10, min_area=150),
 ]
 
 
