@@ -75,10 +75,15 @@ def predictions(
     while batch := list(islice(loaded, options.batch_size)):
         good = [(frame, image) for frame, image in batch if isinstance(image, np.ndarray)]
         raw = predictor.raw([image for _, image in good])
-        yield from ((frame, None, str(error), {}) for frame, error in batch if not isinstance(error, np.ndarray))
+        for frame, error in batch:
+            if not isinstance(error, np.ndarray):
+                yield frame, None, str(error), {}
         for (frame, image), one in zip(good, raw, strict=True):
             result = predictor.finish(one, wanted, None, options.track, options.top_instances)
-            yield frame, image, *(sequences.follow(frame, result) if sequences else (result, {}))
+            kept: Json = {}
+            if sequences is not None:
+                result, kept = sequences.follow(frame, result)
+            yield frame, image, result, kept
 
 
 def save(folder: ResultFolder, item: Item) -> tuple[Frame, Json | str]:

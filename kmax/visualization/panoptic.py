@@ -17,6 +17,7 @@ from kmax.visualization.palette import INK, MUTED, PAPER, VOID_COLOR, Color, seg
 OPACITY = 0.65
 """Of segments over their image, where nothing else is asked for."""
 _PIECE = 2**21  # pixels that are drawn at a time
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def draw_panoptic(
@@ -175,9 +176,6 @@ def _write_names(picture: Image.Image, segment_map: np.ndarray, texts: Mapping[i
         box = (left, top, left + width, top + height)
         if not any(_overlap(box, other) for other in taken):
             taken.append(_write(pen, text, SMALLEST, (left, top)))
-
-
-_Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def _room(pen: ImageDraw.ImageDraw, text: str, size: float) -> tuple[int, int]:
