@@ -46,14 +46,14 @@ def outputs_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(file, as_version=4)
     place = {"metadata": {"path": str(ROOT)}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    nbclient.NotebookClient(notebook, timeout=500, kernel_name="python3", resources=place).execute()
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
 @pytest.mark.long
 def test_without_a_sweep_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KMAX_SWEEP", str(tmp_path / "sweep"))
-    monkeypatch.setenv("KMAX_STEPS", "8")
+    monkeypatch.setenv("KMAX_STEPS", "2")
     outputs = outputs_of(NOTEBOOKS[NAMES.index("04_sweep_analysis")], monkeypatch)
     text = "".join(output.get("text", "") for output in outputs)
     assert "sweep · 4 runs" in text
