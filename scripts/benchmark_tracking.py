@@ -47,11 +47,11 @@ def tracked(frames: list[Frame], film: ShapesFilm, change: Callable[[np.ndarray]
     ]
 
 
-def measure(predictor: Predictor, films: int) -> list[str]:
+def measure(predictor: Predictor, seeds: range) -> list[str]:
     """A Markdown table."""
     names = ("tracking", "boxes alone", "none")
     counts = {name: IdentitySwitches(predictor.categories.is_thing) for name in names}
-    for seed in range(films):
+    for seed in seeds:
         film = ShapesFilm(seed=seed)
         frames = predicted(predictor, film)
         maps = (
@@ -77,16 +77,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ckpt", nargs="?", default="runs/demo/checkpoints/best.ckpt", help="a model trained on shapes")
     parser.add_argument("--films", type=int, default=10, help="how many films of 60 frames")
+    parser.add_argument("--seed", type=int, default=0, help="of the first film")
     parser.add_argument("--save", type=Path, help="write the films into this folder and measure nothing")
     arguments = parser.parse_args()
+    seeds = range(arguments.seed, arguments.seed + arguments.films)
     if arguments.save is not None:
         arguments.save.mkdir(parents=True, exist_ok=True)
-        for seed in range(arguments.films):
+        for seed in seeds:
             film = ShapesFilm(seed=seed)
             images = (film[index].image for index in range(len(film)))
             write_video(images, RATE, arguments.save / f"film_{seed}.mp4")
         return
-    print("\n".join(measure(Predictor.from_checkpoint(arguments.ckpt), arguments.films)))
+    print("\n".join(measure(Predictor.from_checkpoint(arguments.ckpt), seeds)))
 
 
 if __name__ == "__main__":

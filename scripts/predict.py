@@ -190,11 +190,14 @@ def videos(folder: ResultFolder, sources: Sequence[Source]) -> list[Path]:
 def settings(options: PredictOptions, predictor: Predictor) -> Json:
     """Everything that results depend on: a run continues a folder only with the same settings."""
     file = checkpoint_path(options.ckpt).resolve()
+    thresholds = asdict(predictor.inference)
+    if not thresholds["min_area"]:
+        del thresholds["min_area"]  # folders of earlier versions, which had none, can be continued
     return {
         "ckpt": f"{file} ({file.stat().st_size} bytes, {file.stat().st_mtime_ns})",
         "input": options.input,
         "size": predictor.size,
-        **{f"inference.{name}": value for name, value in asdict(predictor.inference).items()},
+        **{f"inference.{name}": value for name, value in thresholds.items()},
         "top_instances": options.top_instances,
         **({"scores": True} if options.scores else {}),
         **({"tracking": asdict(options.tracking)} if options.track else {}),
