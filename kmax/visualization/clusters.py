@@ -31,6 +31,14 @@ def draw_clusters(clusters: np.ndarray, size: tuple[int, int] | None = None) -> 
     return picture if size is None else fit_map(picture, size)
 
 
+_ROWS = (
+    "Cluster map: the query with the highest mask logit at each pixel, a color per query",
+    "Confidence: the mask probability of that query",
+    "Query {query} on its way through the layers: mask probability, and the class it stands for",
+    "Pixel features: three principal components as red, green and blue; like colors, like features",
+)
+
+
 def draw_cluster_viewer(
     image: np.ndarray,
     stages: Sequence[Prediction],
@@ -78,13 +86,7 @@ def draw_cluster_viewer(
         ],
         [("", None), *(("", fit_map(picture, size)) for picture in colors)],
     ]
-    titles = (
-        "Cluster map: the query with the highest mask logit at each pixel, a color per query",
-        "Confidence: the mask probability of that query",
-        f"Query {query} on its way through the layers: mask probability, and the class it stands for",
-        "Pixel features: three principal components as red, green and blue; like colors, like features",
-    )
-    return sheet(rows, long_side, titles)
+    return sheet(rows, long_side, [title.format(query=query) for title in _ROWS])
 
 
 def mask_probabilities(mask_logits: Tensor) -> np.ndarray:
