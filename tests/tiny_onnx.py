@@ -26,15 +26,13 @@ def write(path: Path) -> Path:
     kernel[[0, 1, 2], [0, 1, 2]] = 0.1 / 16
     classes = np.full((1, 3, 4), -5, np.float32)
     classes[0, [0, 1, 2], [0, 1, 2]] = 5
-    weights = [
-        numpy_helper.from_array(value, name)
-        for name, value in {
-            "kernel": kernel,
-            "classes": classes,
-            "nothing": np.zeros(1, np.float32),
-            "shape": np.array([0, 3, 1], np.int64),
-        }.items()
-    ]
+    values: dict[str, np.ndarray] = {
+        "kernel": kernel,
+        "classes": classes,
+        "nothing": np.zeros(1, np.float32),
+        "shape": np.array([0, 3, 1], np.int64),
+    }
+    weights = [numpy_helper.from_array(value, name) for name, value in values.items()]
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_supervision_takes_segments(one: Case) -> None:
 def test_supervision_takes_instances_and_draws_them() -> None:
     supervision = pytest.importorskip("supervision")
     one = max(CASES, key=lambda one: len(one.instances.runs)).instances
-    found = to_supervision(one, CATEGORIES)
+    found: Any = to_supervision(one, CATEGORIES)  # its fields may be None
     seen = [runs.area > 0 for runs in one.runs]
     assert 0 < len(found) == sum(seen)
     np.testing.assert_array_equal(found.mask, one.masks.numpy()[seen])
@@ -54,7 +55,7 @@ def test_supervision_takes_instances_and_draws_them() -> None:
 def test_nothing_stays_nothing(nothing: PanopticMap | Instances) -> None:
     assert to_image_segmentation(nothing, CATEGORIES) == []
     pytest.importorskip("supervision")
-    found = to_supervision(nothing, CATEGORIES)
+    found: Any = to_supervision(nothing, CATEGORIES)
     assert len(found) == 0
     assert found.mask.shape == (0, 4, 6)
 

@@ -213,8 +213,8 @@ def test_label_studio_takes_tasks_and_interface_and_gives_coco_back(tmp_path: Pa
     prepare(tmp_path / "coco/result.json", root=tmp_path / "mydata", images=tmp_path / "images", unlabeled="void")
     for name, (found, names) in read_back(tmp_path / "mydata").items():
         labels = np.zeros(found.shape, object)
-        for segment, label in names.items():
-            labels[found == segment] = label
+        for number, label in names.items():
+            labels[found == number] = label
         prediction = PREDICTIONS[name]
         for segment in prediction.segments:
             inside = (prediction.segment_map == segment.id).numpy()
