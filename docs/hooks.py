@@ -8,7 +8,7 @@ from typing import Any
 
 from kmax.config.compose import conf_dir
 from kmax.config.help import GROUPS
-from kmax.config.options import PlanOptions, TrainerOptions, TrainOptions
+from kmax.config.options import PlanOptions, TrackingOptions, TrainerOptions, TrainOptions
 from kmax.config.schema import ROOTS
 from kmax.data.options import DatasetOptions
 from kmax.inference.options import InferenceOptions
@@ -28,6 +28,7 @@ SECTIONS: dict[str, type] = {
     "strategy": StrategyOptions,
     "trainer": TrainerOptions,
     "plan": PlanOptions,
+    "tracking": TrackingOptions,
 }
 
 

@@ -3,6 +3,7 @@ evaluation, a prediction. Numbers are replaced by N."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shlex
@@ -99,7 +100,8 @@ def test_a_run(finished: tuple[Path, str, str]) -> None:
     assert errors == ""
     assert (folder / "train.log").read_text(encoding="utf-8") == printed
     assert len({p.name.split("-")[0] for p in (folder / "panels").iterdir()}) == 2
-    steps = [line.split(",")[1] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    with (folder / "metrics.csv").open() as file:
+        steps = [row["step"] for row in csv.DictReader(file)]
     assert sorted(set(steps), key=int)[-1] == "7", "the last row belongs to the last step"
 
 

@@ -78,7 +78,7 @@ def test_which_weights_are_the_best(
 
 def test_a_monitor_that_nobody_measures_is_named(tmp_path: Path) -> None:
     callback, trainer = BestCheckpoint(tmp_path, "val/miou"), FakeTrainer(tmp_path)
-    with pytest.raises(ValueError, match=r"val/miou is not measured; measured are val/pq"):
+    with pytest.raises(ValueError, match=r"val/miou, is not measured; measured are val/pq"):
         validate(callback, trainer, 1, 1.0, [])
 
 
