@@ -19,6 +19,11 @@ FORMATS: dict[str, Callable[[Path, list[Truth]], object]] = {
     "labelme": foreign.labelme,
     "coco": foreign.coco_instances,
     "semantic": foreign.semantic,
+    "cvat": foreign.cvat,
+    "yolo": foreign.yolo,
+    "voc": foreign.voc,
+    "mapillary": foreign.mapillary,
+    "coco_panoptic": foreign.coco_panoptic,
 }
 TRAINING = (
     "experiment=null",
