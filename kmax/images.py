@@ -136,6 +136,24 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
+def as_array(image: object) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB from a path, a PIL image or such an array.
+
+    Raises:
+        ValueError: anything else, or no pixel.
+    """
+    if isinstance(image, (str, Path)):
+        image = open_image(image)
+    if isinstance(image, Image.Image):
+        image = to_rgb(image)
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"An image is a path, a PIL image or a (H, W, 3) uint8 RGB array; this is {found}.")
+    if not image.size:
+        raise ValueError(f"An image has at least one pixel; this one is {image.shape[1]}×{image.shape[0]}.")
+    return image
+
+
 def is_turned(content: bytes) -> bool:
     """Whether the orientation tag of an image exchanges its height and width."""
     try:

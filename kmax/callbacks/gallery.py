@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kmax.categories import Categories
+from kmax.callbacks.carried import categories_of
 from kmax.files import replacing
 from kmax.metrics import Quality, image_quality
 from kmax.structures import Batch
@@ -49,8 +49,7 @@ class Gallery(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        categories = pl_module.categories
-        assert isinstance(categories, Categories), "KMaXModule carries its categories"
+        categories = categories_of(pl_module)
         for sample, prediction in zip(batch.samples, outputs.panoptic, strict=True):
             self._seen += 1
             quality = image_quality(prediction, sample, categories.num_classes)

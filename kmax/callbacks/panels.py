@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kmax.categories import Categories
+from kmax.callbacks.carried import categories_of
 from kmax.files import replacing
 from kmax.names import flat_name
 from kmax.structures import Batch
@@ -48,8 +48,7 @@ class Panels(Callback):
     ) -> None:
         if not self._drawing:
             return
-        categories = pl_module.categories
-        assert isinstance(categories, Categories), "KMaXModule carries its categories"
+        categories = categories_of(pl_module)
         for sample, prediction, clusters in zip(batch.samples, outputs.panoptic, outputs.clusters, strict=True):
             if len(self._panels) == self.images:
                 return

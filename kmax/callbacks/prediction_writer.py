@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from kmax.callbacks.carried import categories_of
 from kmax.categories import Categories
 from kmax.files import Json, replacing
 from kmax.names import bare, unique_names, without_suffix
@@ -44,7 +45,7 @@ class PredictionWriter(Callback):
             name = f".{trainer.global_rank}-{len(self._annotations)}.png"
             encoded = encode_ids(prediction.segment_map.cpu().numpy())
             Image.fromarray(encoded).save(self.folder / "panoptic" / name)
-            categories = self._categories(pl_module)
+            categories = categories_of(pl_module)
             annotation = panoptic_annotation(prediction, sample.image_id, categories, name)
             self._annotations.append({**annotation, "image": sample.file_name or str(sample.image_id)})
 
@@ -53,13 +54,7 @@ class PredictionWriter(Callback):
         part.write_text(json.dumps(self._annotations))
         trainer.strategy.barrier("predictions")
         if trainer.is_global_zero:
-            self._join(self._categories(pl_module), trainer.world_size)
-
-    @staticmethod
-    def _categories(pl_module: LightningModule) -> Categories:
-        categories = pl_module.categories
-        assert isinstance(categories, Categories), "KMaXModule carries its categories"
-        return categories
+            self._join(categories_of(pl_module), trainer.world_size)
 
     def _join(self, categories: Categories, world_size: int) -> None:
         parts = [self.folder / f"panoptic-{rank}.part" for rank in range(world_size)]

@@ -50,9 +50,9 @@ def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
         return _Taps(torch.arange(length), torch.ones(length, 1, dtype=torch.float64))
     padded, content, original = sizes.padded[axis], sizes.content[axis], sizes.original[axis]
     aligned = align_corners(sizes.padded[1])
-    index, weight = _bilinear(length, padded, aligned)
+    index, weight = bilinear(length, padded, aligned)
     if content != padded or content != original:
-        second, second_weight = _bilinear(content, original, aligned)
+        second, second_weight = bilinear(content, original, aligned)
         index = index[second].flatten(1)
         weight = (second_weight[..., None] * weight[second]).flatten(1)
     first = index.amin(1)
@@ -72,7 +72,7 @@ def _resample(values: Tensor, axis: int, taps: _Taps) -> Tensor:
     return result
 
 
-def _bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:
+def bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:
     """Indices and weights, each (target, 2), of linear interpolation from `length` to `target` cells."""
     position = torch.arange(target, dtype=torch.float64)
     if aligned:

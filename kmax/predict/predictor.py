@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from kmax.categories import Categories
 from kmax.checkpoint.published import find_published
 from kmax.config.trained import TrainedModel, load_trained
 from kmax.geometry import Sizes, content_cells
-from kmax.images import open_image, resize_and_pad, to_rgb
+from kmax.images import as_array, resize_and_pad
 from kmax.inference.options import InferenceOptions, Thresholds
 from kmax.inference.passes import predict, run_network
 from kmax.inference.postprocess import instances, panoptic, semantic
@@ -204,7 +203,7 @@ class Predictor:
         """
         if not images:
             return []
-        arrays = [_as_array(image) for image in images]
+        arrays = [as_array(image) for image in images]
         options = _laid_over(self.inference, thresholds)
         if not options.plain:
             if all_stages:
@@ -286,16 +285,3 @@ def _device(device: str | torch.device | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device} cannot be used here ({reason}): choose cpu, cuda, cuda:0, …") from error
     return chosen
-
-
-def _as_array(image: object) -> np.ndarray:
-    if isinstance(image, (str, Path)):
-        image = open_image(image)
-    if isinstance(image, Image.Image):
-        image = to_rgb(image)
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"An image is a path, a PIL image or a (H, W, 3) uint8 RGB array; this is {found}.")
-    if not image.size:
-        raise ValueError(f"An image has at least one pixel; this one is {image.shape[1]}×{image.shape[0]}.")
-    return image

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kmax.geometry import align_corners
 from kmax.inference.options import Thresholds
+from kmax.inference.resample import bilinear
 
 _BITS = 22  # of Pillow's weights, which are integers
 
@@ -68,7 +69,21 @@ def panoptic(
     image: Tensor,
 ) -> Segments:
     """`kmax.inference.postprocess.panoptic` of the logits (N, K+1) and (N, h, w) of an `image` (H0, W0, 3)."""
-    found = _whole(class_logits, mask_logits, is_thing, thresholds, size, content, image)
+    probability, label = class_logits.softmax(-1)[:, :-1].max(-1)
+    thing = torch.tensor(is_thing)[label]
+    if thresholds.method == "pixel_wise":
+        found = _pixel_wise(probability, label, thing, mask_logits, thresholds, size, content, image)
+    else:
+        cells = mask_logits.shape[1:]
+        aligned = align_corners(size[1])
+        rows, columns = (_composed(cells[i], size[i], content[i], image.shape[i], aligned) for i in (0, 1))
+        p = (rows @ mask_logits @ columns.T).softmax(0)  # (N, H0, W0)
+        claims = p > thresholds.pixel_threshold
+        area = claims.sum((1, 2))
+        confidence = (p * claims).sum(2).double().sum(1) / area.clamp(min=1)
+        score = probability.double() ** thresholds.alpha * confidence**thresholds.beta
+        needed = torch.where(thing, thresholds.thing_threshold, thresholds.stuff_threshold)
+        found = _merged(claims, area, score, label, thing, probability > needed, thresholds.overlap, len(is_thing))
     return _without_specks(*found, thresholds.min_area) if thresholds.min_area else found
 
 
@@ -80,32 +95,6 @@ def _without_specks(segment_map: Tensor, ids: Tensor, labels: Tensor, scores: Te
     ranks = large.nonzero()[:, 0]
     renumbered = (pixels * (number * large)[:, None]).sum(0).int().reshape(segment_map.shape)
     return renumbered, number[ranks], labels[ranks], scores[ranks]
-
-
-def _whole(
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    is_thing: Sequence[bool],
-    thresholds: Thresholds,
-    size: tuple[int, int],
-    content: Tensor,
-    image: Tensor,
-) -> Segments:
-    """The segments of any size."""
-    probability, label = class_logits.softmax(-1)[:, :-1].max(-1)
-    thing = torch.tensor(is_thing)[label]
-    if thresholds.method == "pixel_wise":
-        return _pixel_wise(probability, label, thing, mask_logits, thresholds, size, content, image)
-    cells = mask_logits.shape[1:]
-    aligned = align_corners(size[1])
-    rows, columns = (_composed(cells[i], size[i], content[i], image.shape[i], aligned) for i in (0, 1))
-    p = (rows @ mask_logits @ columns.T).softmax(0)  # (N, H0, W0)
-    claims = p > thresholds.pixel_threshold
-    area = claims.sum((1, 2))
-    confidence = (p * claims).sum(2).double().sum(1) / area.clamp(min=1)
-    score = probability.double() ** thresholds.alpha * confidence**thresholds.beta
-    needed = torch.where(thing, thresholds.thing_threshold, thresholds.stuff_threshold)
-    return _merged(claims, area, score, label, thing, probability > needed, thresholds.overlap, len(is_thing))
 
 
 def _merged(
@@ -207,15 +196,9 @@ def _composed(length: int, padded: int, content: Tensor, original: int, aligned:
 
 def _bilinear_matrix(length: int, target: int, aligned: bool) -> Tensor:
     """Linear interpolation from `length` to `target` cells as a matrix (target, length) float64."""
-    position = torch.arange(target, dtype=torch.float64)
-    if aligned:
-        position = position * ((length - 1) / max(target - 1, 1))
-    else:
-        position = ((position + 0.5) * (length / target) - 0.5).clamp(min=0)
-    low = position.long().clamp(max=length - 1)
-    fraction = (position - low)[:, None]
+    index, weight = bilinear(length, target, aligned)
     cells = torch.eye(length, dtype=torch.float64)
-    return cells[low] * (1 - fraction) + cells[(low + 1).clamp(max=length - 1)] * fraction
+    return cells[index[:, 0]] * weight[:, :1] + cells[index[:, 1]] * weight[:, 1:]
 
 
 def _nearest(content: Tensor, original: int) -> Tensor:
