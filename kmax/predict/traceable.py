@@ -36,7 +36,10 @@ def content_size(original: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_and_pad(image: Tensor, content: Tensor, size: tuple[int, int]) -> Tensor:
-    """An image (H0, W0, 3) uint8 resized to `content` (2,) as Pillow does it (bilinear), padded to (H, W, 3) uint8."""
+    """An image (H0, W0, 3) uint8 resized to `content` (2,) as Pillow does it (bilinear), padded to (H, W, 3) uint8.
+
+    Pillow 13 begins with the rows of some tall images, which moves a value by one at most.
+    """
     pixels = image.permute(2, 0, 1).double()  # products of integers: exact
     rows, columns = (_pillow_weights(image.shape[axis], content[axis], size[axis]) for axis in (0, 1))
     pixels = _rounded(pixels @ columns.T)  # (3, H0, W): Pillow rounds between its two passes
