@@ -76,7 +76,7 @@ def test_segments_are_what_the_pipeline_of_transformers_returns(one: Case) -> No
 
     described = [{"id": s.id, "label_id": s.label, "score": s.score} for s in one.panoptic.segments]
     processed = {"segmentation": one.panoptic.segment_map, "segments_info": described}
-    pipeline = ImageSegmentationPipeline.__new__(ImageSegmentationPipeline)
+    pipeline: Any = ImageSegmentationPipeline.__new__(ImageSegmentationPipeline)
     pipeline.image_processor = SimpleNamespace(post_process_panoptic_segmentation=lambda *_, **__: [processed])
     pipeline.model = SimpleNamespace(config=SimpleNamespace(id2label=dict(enumerate(CATEGORIES.names))))
     theirs = pipeline.postprocess({"target_size": None}, subtask="panoptic")
