@@ -176,7 +176,7 @@ def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Clai
     start = 0
     for strip in probabilities(mask_logits, sizes):
         strip = strip.flatten(0, 1)  # (rows, W0, N) → (rows·W0, N)
-        pixel, query = (strip > threshold).nonzero(as_tuple=True)  # ordered by pixel
+        pixel, query = _where(strip > threshold)  # ordered by pixel
         claimants = torch.bincount(pixel, minlength=len(strip))
         rank = torch.arange(len(pixel), device=device) - (claimants.cumsum(0) - claimants)[pixel]
         planes[rank, start + pixel] = query.to(torch.int16)
@@ -184,6 +184,15 @@ def _claims(mask_logits: Tensor, threshold: float, sizes: Sizes | None) -> _Clai
         total.index_add_(0, query, strip[pixel, query].double())
         start += len(strip)
     return _Claims(planes, (height, width), area, total / area.clamp(min=1))
+
+
+def _where(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and columns of the true values of a contiguous `mask` (P, N), row by row."""
+    if mask.device.type == "cpu":  # of few true values, ten times as fast as PyTorch's
+        flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
+        return flat.div(mask.shape[1], rounding_mode="floor"), flat % mask.shape[1]
+    row, column = mask.nonzero(as_tuple=True)
+    return row, column
 
 
 def _patches(planes: Tensor, num_queries: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from kmax.geometry import Sizes, align_corners
 from kmax.numerics import at_least_float32
@@ -63,13 +64,32 @@ def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
 
 def _resample(values: Tensor, axis: int, taps: _Taps) -> Tensor:
     """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
-    first = taps.first.to(values.device)
-    weights = taps.weights.to(values)[:, None, None] if axis == 0 else taps.weights.to(values)[:, None]
-    result = values.index_select(axis, first).mul_(weights[..., 0])
-    for tap in range(1, taps.weights.shape[1]):
-        index = (first + tap).clamp_(max=values.shape[axis] - 1)  # beyond the end the weight is 0
-        result.addcmul_(values.index_select(axis, index), weights[..., tap])
+    count = taps.weights.shape[1]
+    index = (taps.first[:, None] + torch.arange(count)).clamp_(max=values.shape[axis] - 1)  # past the end the weight is 0
+    index, weights = index.to(values.device), taps.weights.to(values)  # (O, T), (O, T)
+    if values.device.type == "cpu":
+        return _weighted_sum(values, axis, index, weights)
+    weights = weights[:, :, None, None] if axis == 0 else weights[:, :, None]
+    result = values.index_select(axis, index[:, 0]).mul_(weights[:, 0])
+    for tap in range(1, count):
+        result.addcmul_(values.index_select(axis, index[:, tap]), weights[:, tap])
     return result
+
+
+def _weighted_sum(values: Tensor, axis: int, index: Tensor, weights: Tensor) -> Tensor:
+    """`_resample` in one pass over memory: embeddings are weighted sums of the rows of a table, here of all N values of
+    a pixel. `index` and `weights` are (O, T)."""
+    rows, columns, _ = values.shape
+    if axis == 0:
+        pixel = index[:, None] * columns + torch.arange(columns)[:, None]  # (O, columns, T)
+        weights = weights[:, None].expand_as(pixel)
+    else:
+        pixel = index + torch.arange(rows)[:, None, None] * columns  # (rows, O, T)
+        weights = weights.expand_as(pixel)
+    total = embedding_bag(
+        pixel.flatten(0, 1), values.flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1)
+    )
+    return total.unflatten(0, pixel.shape[:2])  # (pixels, N) → (rows, columns, N)
 
 
 def bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:

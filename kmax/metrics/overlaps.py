@@ -43,16 +43,19 @@ def overlaps(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.n
     true, other = truth.ravel(), predicted.ravel()
     found = [_runs(true[i : i + _PIECE], other[i : i + _PIECE]) for i in range(0, max(1, true.size), _PIECE)]
     keys, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    pairs, inverse = np.unique(keys, return_inverse=True)
-    areas = np.bincount(inverse, lengths, minlength=len(pairs))
+    order = np.argsort(keys, kind="stable")  # merges what is sorted in part, as runs are
+    keys = keys[order]
+    first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))  # of each pair
+    pairs, areas = keys[first], np.add.reduceat(lengths[order], first).astype(np.float64)
     return pairs >> 32, (pairs & 0xFFFFFFFF).astype(np.uint32).astype(np.int32).astype(np.int64), areas
 
 
 def _runs(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The runs of equal pairs of values: both values in one, and the lengths."""
-    key = truth.astype(np.int64) << 32 | predicted.astype(np.int64) & 0xFFFFFFFF
-    starts = np.concatenate([[0], np.flatnonzero(key[1:] != key[:-1]) + 1])
-    return key[starts], np.diff(starts, append=len(key))
+    new = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
+    starts = np.concatenate([[0], np.flatnonzero(new) + 1])
+    key = truth[starts].astype(np.int64) << 32 | predicted[starts].astype(np.int64) & 0xFFFFFFFF
+    return key, np.diff(starts, append=len(truth))
 
 
 def name_of(sample: Sample) -> str:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kmax.losses.kernels.products import product, product_over_rows
+from kmax.losses.kernels.strips import LOG2_E
 
 _WIDTH = {"cpu": 256}  # columns of a block of E, so small that its memory stays in the cache
 _LARGE_WIDTH = 1024  # elsewhere few large kernels are faster
@@ -96,11 +97,11 @@ class _Triangle:
     def __init__(self, features: Tensor, temperature: float) -> None:
         self.features = features
         count, width = features.shape[1], _WIDTH.get(features.device.type, _LARGE_WIDTH)
-        scaled = features / temperature
+        scaled = features * (LOG2_E / temperature)
         self.blocks = []
         for start in range(0, count, width):
             stop = min(start + width, count)
-            self.blocks.append((start, stop, product(features[:, start:], scaled[:, start:stop]).exp_()))
+            self.blocks.append((start, stop, product(features[:, start:], scaled[:, start:stop]).exp2_()))
 
     def sums(self) -> Tensor:
         """The sums of the rows of the whole matrix, (n, S)."""

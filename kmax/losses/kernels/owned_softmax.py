@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kmax.losses.kernels.strips import exponentials, strips
+from kmax.losses.kernels.strips import LOG2_E, exponentials, strips
 from kmax.numerics import at_least_float32, without_autocast
 
 
@@ -34,32 +34,37 @@ class OwnedSoftmax(torch.autograd.Function):
         void = owner < 0
         owned = ~void
         index = owner.clamp(min=0)
-        own = at_least_float32(logits.gather(1, index[:, None]))[:, 0]  # (B, P)
+        own = at_least_float32(torch.empty_like(logits[:, 0]))  # (B, P)
         highest, log_total = torch.empty_like(own), torch.empty_like(own)
         mass = own.new_zeros(logits.shape[:2])
         for pixels, exp, top, total in exponentials(logits):
+            own[:, pixels] = logits[:, :, pixels].gather(1, index[:, None, pixels])[:, 0]
             highest[:, pixels], log_total[:, pixels] = top[:, 0], total[:, 0].log()
             mass += (exp @ (owned[:, None, pixels] / total).transpose(1, 2))[..., 0]
         cross_entropy = (log_total - (own - highest)).masked_fill_(void, 0)
         of_owner = (-cross_entropy).exp_().masked_fill_(void, 0)  # p_oj
-        normalizer = (log_total + highest).masked_fill_(void, torch.inf)  # p vanishes on void in the backward pass
+        shift = (log_total + highest).mul_(-LOG2_E)  # p = exp(x) · 2^shift
+        shift.masked_fill_(void, -torch.inf)  # p vanishes on void in the backward pass
         intersection = torch.zeros_like(mass).scatter_add_(1, index, of_owner)
-        ctx.save_for_backward(logits, index, void, normalizer, of_owner)
+        ctx.save_for_backward(logits, index, void, shift, of_owner)
         return cross_entropy, intersection, mass
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_entropy: Tensor, grad_intersection: Tensor, grad_mass: Tensor) -> tuple[Tensor, None]:
-        logits, index, void, normalizer, of_owner = ctx.saved_tensors
+        logits, index, void, shift, of_owner = ctx.saved_tensors
         with without_autocast(logits):
             grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
             through_owner = of_owner * grad_intersection.gather(1, index)
             at_owner = (through_owner - grad_entropy).masked_fill(void, 0)
             per_pixel = grad_entropy - through_owner
             for pixels in strips(logits):
-                p = (at_least_float32(logits[:, :, pixels]) - normalizer[:, None, pixels]).exp_()
+                strip = at_least_float32(logits[:, :, pixels])
+                p = torch.add(shift[:, None, pixels], strip, alpha=LOG2_E).exp2_()
                 factor = per_pixel[:, None, pixels] - grad_mass[:, None] @ p
-                p.mul_(grad_mass[..., None] + factor)
-                p.scatter_add_(1, index[:, None, pixels], at_owner[:, None, pixels])
-                grad[:, :, pixels] = p
+                piece = grad[:, :, pixels] if grad.dtype == p.dtype else p
+                torch.mul(p, grad_mass[..., None] + factor, out=piece)
+                piece.scatter_add_(1, index[:, None, pixels], at_owner[:, None, pixels])
+                if piece is p:  # half precision: rounded once, at the end
+                    grad[:, :, pixels] = p
         return grad, None

@@ -5,6 +5,7 @@ Letters: B batch, N queries, P = h·w pixels, s pixels of a strip, M segments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +17,9 @@ from kmax.numerics import at_least_float32
 # each operation on a strip is a parallel region, at whose end threads wait for each other.
 _STRIP_ELEMENTS = {"cpu": 2**20}
 _LARGE_STRIP_ELEMENTS = 2**26  # on other devices few large kernels are faster than many small ones
+
+LOG2_E = 1 / math.log(2)
+"""exp x = 2^(x · log₂ e). On a CPU a power of two takes a third of the time of `exp`."""
 
 
 def strips(logits: Tensor) -> Iterator[slice]:
@@ -36,7 +40,7 @@ def exponentials(logits: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor
     for pixels in strips(logits):
         strip = at_least_float32(logits[:, :, pixels])
         top = strip.amax(1, keepdim=True)
-        exp = (strip - top).exp_()
+        exp = (strip - top).mul_(LOG2_E).exp2_()
         yield pixels, exp, top, exp.sum(1, keepdim=True)
 
 
