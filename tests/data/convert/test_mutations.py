@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kmax.data.convert.check import check
 from kmax.data.convert.options import Options
 from kmax.data.convert.own import convert
+from kmax.data.convert.prepared import SPLITS, annotation_file
 from small_sources import SQUARE, H, W, coco, picture
 
 VALUES: list[object] = [None, True, -1, 0, 3.7, 1e30, 2**40, "", "x", "1", [], [1], [[]], {}, {"a": 1}]
@@ -56,13 +58,26 @@ def mutated(draw: st.DrawFn, original: dict[str, Any]) -> dict[str, Any]:
 
 
 def ends_well(source: Path) -> None:
-    sentence = "a result"
+    """Either a refusal in one line that leaves no annotations, or a folder that passes every check and holds what the
+    report says."""
+    options = Options(root=source / "out", source=source, val=0.5)
+    files = [annotation_file(options.root, split) for split in SPLITS]
+    written, sentence = None, ""
     try:
-        convert(Options(root=source / "out", source=source, val=0.5))
+        written = convert(options)
     except (ValueError, FileNotFoundError) as error:
         sentence = str(error)
-    assert sentence
-    assert "\n" not in sentence
+    if written is None:
+        assert sentence
+        assert "\n" not in sentence
+        assert not any(file.exists() for file in files)
+        return
+    assert [str(finding) for finding in check(options) if not finding.is_note] == []
+    contents = [json.loads(file.read_text()) for file in files]
+    assert sum(len(content["images"]) for content in contents) == sum(written.image_counts.values()) >= 2
+    segments = [s for content in contents for a in content["annotations"] for s in a["segments_info"]]
+    assert len(segments) == sum(count for by_class in written.segments.values() for count in by_class.values())
+    assert all(segment["area"] > 0 for segment in segments)
 
 
 COMMON = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
