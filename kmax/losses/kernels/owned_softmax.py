@@ -62,9 +62,7 @@ class OwnedSoftmax(torch.autograd.Function):
                 strip = at_least_float32(logits[:, :, pixels])
                 p = torch.add(shift[:, None, pixels], strip, alpha=LOG2_E).exp2_()
                 factor = per_pixel[:, None, pixels] - grad_mass[:, None] @ p
-                piece = grad[:, :, pixels] if grad.dtype == p.dtype else p
-                torch.mul(p, grad_mass[..., None] + factor, out=piece)
-                piece.scatter_add_(1, index[:, None, pixels], at_owner[:, None, pixels])
-                if piece is p:  # half precision: rounded once, at the end
-                    grad[:, :, pixels] = p
+                p.mul_(grad_mass[..., None] + factor)
+                p.scatter_add_(1, index[:, None, pixels], at_owner[:, None, pixels])
+                grad[:, :, pixels] = p
         return grad, None
