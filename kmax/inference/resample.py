@@ -88,10 +88,10 @@ def _weighted_sum(values: Tensor, axis: int, index: Tensor, weights: Tensor) -> 
     else:
         pixel = index + torch.arange(rows)[:, None, None] * columns  # (rows, O, T)
         weights = weights.expand_as(pixel)
-    total = embedding_bag(
+    total: Tensor = embedding_bag(
         pixel.flatten(0, 1), values.flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1)
     )
-    return total.unflatten(0, pixel.shape[:2])  # (pixels, N) → (rows, columns, N)
+    return total.view(*pixel.shape[:2], -1)  # (pixels, N) → (rows, columns, N)
 
 
 def bilinear(length: int, target: int, aligned: bool) -> tuple[Tensor, Tensor]:
