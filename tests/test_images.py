@@ -124,6 +124,8 @@ def test_damage_ends_in_one_sentence(tail: bytes, cut: int, kind: str) -> None:
 @pytest.mark.parametrize("suffix", ["jpg", "jfif", "png", "webp", "avif", "bmp", "gif", "tif", "ppm"])
 def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
+    if path.suffix not in Image.registered_extensions():
+        pytest.skip(f"this version of Pillow does not know {path.suffix}")
     Image.new("RGB", (30, 20), (200, 100, 50)).save(path)
     assert np.abs(open_image(path).astype(int) - (200, 100, 50)).max() < 12
 
