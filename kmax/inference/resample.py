@@ -25,9 +25,8 @@ def probabilities(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
 
 def resampled(mask_logits: Tensor, sizes: Sizes | None) -> Iterator[Tensor]:
     """The mask logits (N, h, w) at the original size, in strips of rows (rows, W0, N)."""
-    pixels = (
-        at_least_float32(mask_logits).permute(1, 2, 0).contiguous()
-    )  # (N, h, w) → (h, w, N): everything below runs along N
+    # (N, h, w) → (h·w, N) → (h, w, N): everything below runs along N. Two axes are exchanged faster than three.
+    pixels = at_least_float32(mask_logits).flatten(1).t().contiguous().unflatten(0, mask_logits.shape[1:])
     rows, columns = (_taps(pixels.shape[axis], axis, sizes) for axis in (0, 1))
     budget = _STRIP_ELEMENTS.get(pixels.device.type, 2**22)
     step = max(1, budget // (len(columns.first) * pixels.shape[2]))
