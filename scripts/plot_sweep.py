@@ -40,7 +40,7 @@ def plot(found: Sequence[Curve], metric: str, title: str, path: Path) -> None:
     axes.set(xlabel="optimizer steps", ylabel=unmarked(metric), title=unmarked(title))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
     with replacing(path) as temporary:
         figure.savefig(temporary)
     pyplot.close(figure)
