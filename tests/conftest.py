@@ -42,6 +42,23 @@ STARTS_PROCESSES = ("tiny_run", "ranks", "cluster", "pair", "one_process", "trac
 """Fixtures that start processes."""
 
 
+SLOW = (
+    "tests/slurm/test_jobs.py",
+    "tests/test_notebooks.py",
+    "tests/test_console_runs.py",
+    "tests/test_own_data_end_to_end.py",
+    "tests/test_nodes.py",
+    "tests/test_launchers.py",
+    "tests/predict/test_complete.py",
+    "tests/test_family.py::test_a_trained_max_deeplab_exports",
+    "tests/model/test_golden_max",
+    "tests/test_evaluate.py::test_two_processes_print_and_save_the_same_digits",
+    "tests/config/test_run_folders.py::test_two_programs_that_start_in_one_second",
+    "tests/strategy/test_threads.py::test_a_busy_core_costs_a_thread_unless_the_user_chose",
+    "tests/results/test_sweeps.py::test_the_attention_ablation_is_one_command",
+)
+"""How the names of tests begin that take the most time together: they are for CI."""
+
 FAST_GOLDEN = "test_golden_forward.py::test_every_output_equals_the_recorded_one[coco_r50]"
 """The one golden model that `make test-fast` runs."""
 
@@ -49,6 +66,8 @@ FAST_GOLDEN = "test_golden_forward.py::test_every_output_equals_the_recorded_one
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of golden models are long but one, and so is a test whose fixture starts a process."""
     for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
         golden = "/test_golden_" in item.nodeid and not item.nodeid.endswith(FAST_GOLDEN)
         if golden or set(STARTS_PROCESSES) & set(getattr(item, "fixturenames", ())):
             item.add_marker("long")
