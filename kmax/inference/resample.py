@@ -64,9 +64,8 @@ def _taps(length: int, axis: int, sizes: Sizes | None) -> _Taps:
 def _resample(values: Tensor, axis: int, taps: _Taps) -> Tensor:
     """Replace `axis` (0 or 1) of `values` (rows, columns, N) by its resampled values."""
     count = taps.weights.shape[1]
-    index = (taps.first[:, None] + torch.arange(count)).clamp_(
-        max=values.shape[axis] - 1
-    )  # past the end the weight is 0
+    # Past the end the weight is 0.
+    index = (taps.first[:, None] + torch.arange(count)).clamp_(max=values.shape[axis] - 1)
     index, weights = index.to(values.device), taps.weights.to(values)  # (O, T), (O, T)
     if values.device.type == "cpu":
         return _weighted_sum(values, axis, index, weights)
