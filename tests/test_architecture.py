@@ -99,6 +99,7 @@ def literals(path: Path) -> list[str]:
     return [n.value for n in constants if isinstance(n.value, str)]
 
 
+@pytest.mark.long
 def test_only_the_rooms_from_config_upward_know_a_key_of_the_configuration() -> None:
     """A message names the option in words; `config/sentences.py` adds the key."""
     keys = option_keys()

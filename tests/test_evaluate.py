@@ -128,6 +128,7 @@ def merged(checkpoint: Path, *overrides: str) -> TrainOptions:
     return evaluation_options(load_trained(checkpoint).options, read_options(EvaluateOptions, config))
 
 
+@pytest.mark.long
 def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> None:
     options = merged(
         tiny_checkpoint, "inference.overlap=0.5", "inference.alpha=2", "dataset.val.length=3", "inference.flip=on"
@@ -139,6 +140,7 @@ def test_some_options_go_over_those_of_the_checkpoint(tiny_checkpoint: Path) -> 
     assert options.trainer.val_metrics == ["pq", "miou", "ap", "boundary_pq"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("override", "dtype"), [("precision=bf16", torch.bfloat16), ("limit=2", torch.float32)])
 def test_the_precision_of_an_evaluation_is_its_own(tiny_checkpoint: Path, override: str, dtype: torch.dtype) -> None:
     options = merged(tiny_checkpoint, override)
@@ -148,12 +150,14 @@ def test_the_precision_of_an_evaluation_is_its_own(tiny_checkpoint: Path, overri
     assert product.dtype == dtype
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [1, 3, 5])
 def test_any_number_of_devices_will_do(tiny_checkpoint: Path, devices: int) -> None:
     options = merged(tiny_checkpoint, f"strategy.devices={devices}", "strategy.accelerator=cpu")
     assert options.dataset.batch_size == devices
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

@@ -44,6 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "checkpoints" / "best.ckpt"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("member", long_but(MEMBERS, "kmeans", "dual_path"))
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
     small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
@@ -54,6 +55,7 @@ def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) 
     assert run(tmp_path, f"family={member}", *small, base=SMALL) >= 0
 
 
+@pytest.mark.long
 def test_the_sweep_runs_every_member_with_three_seeds() -> None:
     sweep = yaml.safe_load((ROOT / "conf/sweep/family.yaml").read_text())
     params = sweep["hydra"]["sweeper"]["params"]
@@ -70,6 +72,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
     assert cells * cells > 1000  # what a layer sees
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
 @pytest.mark.parametrize("model", long_but(["max_deeplab_s", "max_deeplab_l"], "max_deeplab_s"))
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
@@ -85,6 +88,7 @@ def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None
     assert options.inference.method == "pixel_wise"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size", "lr", "areas"),
     [

@@ -39,6 +39,7 @@ def test_a_name_becomes_a_path_that_every_file_system_takes(name: str) -> None:
     assert "/" not in flat_name(name)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.lists(NAME, max_size=7, unique=True), st.data())
 def test_names_are_unique_complete_and_kept(names: list[str], data: st.DataObject) -> None:

@@ -41,6 +41,7 @@ COMPILES = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("backbone", ["test_resnet", "convnext_atto"])
 def test_a_training_step_in_half_precision(precision: torch.dtype, backbone: str) -> None:
@@ -84,6 +85,7 @@ def test_float16_loses_no_pixel_of_a_large_image() -> None:
     assert float(matched.mask_similarity[0, 0]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scale at which gradients overflow costs steps, not weights; the scale is part of the checkpoint."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
@@ -103,6 +105,7 @@ def test_the_scaler_backs_off_and_is_restored(tmp_path: Path, monkeypatch: pytes
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
 def test_weights_of_another_precision(precision: str, dtype: torch.dtype, tmp_path: Path) -> None:
     with one_thread():
@@ -114,6 +117,7 @@ def test_weights_of_another_precision(precision: str, dtype: torch.dtype, tmp_pa
     assert checkpoint["callbacks"]["NonFiniteGuard"]["skipped"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -128,6 +132,7 @@ def test_what_would_silently_change_is_refused(overrides: list[str], sentence: s
         build_trainer(options_of(*overrides))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
 def test_clipping_needs_unscaled_gradients(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

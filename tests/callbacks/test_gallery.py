@@ -81,6 +81,7 @@ def test_the_worst_come_first_with_their_numbers(tmp_path: Path) -> None:
     assert "missed: &lt;b&gt;cat&lt;/b&gt;, grass · false: &lt;b&gt;cat&lt;/b&gt;" in page
 
 
+@pytest.mark.long
 def test_ranks_and_batches_change_nothing(tmp_path: Path) -> None:
     cases = [case(number) for number in (9, 1, 17, 12, 3, 4, 15)]
     pages = []

@@ -47,6 +47,7 @@ class Weights(Callback):
         self.states.append(state)
 
 
+@pytest.mark.long
 def test_a_step_with_one_bad_batch_of_two_changes_nothing(tmp_path: Path) -> None:
     weights = Weights()
     options = ("optimizer.steps=3", "trainer.val_every_steps=3")

@@ -16,6 +16,7 @@ def seeded(name: str) -> dict[str, np.ndarray]:
     return {key: golden_tools.recipe_tf.seeded_tensor_tf(key, shape) for key, shape in golden_tools.variables(name)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", long_but(golden_tools.TENSORFLOW, "coco_r50", "coco_convnext_tiny"))
 def test_variables_and_entries_are_a_bijection(name: str) -> None:
     shapes = dict(golden_tools.variables(name))
@@ -39,6 +40,7 @@ def test_there_and_back_gives_identical_bytes(name: str) -> None:
         assert back[key].tobytes() == value.tobytes(), key
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", long_but(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> None:
     shapes = dict(golden_tools.max_variables(variant))
@@ -52,6 +54,7 @@ def test_max_deeplabs_variables_and_entries_are_a_bijection(variant: str) -> Non
     assert theirs.keys() == shapes.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", long_but(golden_tools.MAX_DEEPLAB, "s"))
 def test_max_deeplab_there_and_back_gives_identical_bytes(variant: str) -> None:
     """Of L the small variables: their layouts are those of the large ones."""

@@ -13,6 +13,7 @@ from kmax.checkpoint.detectron2 import from_detectron2, load_detectron2, our_nam
 LARGER = [pytest.param(name, marks=pytest.mark.long) for name in golden_tools.CONFIGURATIONS if name != "coco_r50"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
 def test_names_and_shapes_are_a_bijection(name: str) -> None:
     theirs = dict(golden_tools.entries(name))
@@ -27,6 +28,7 @@ def test_names_and_shapes_are_a_bijection(name: str) -> None:
     assert summary["parameters"] - auxiliary == summary["parameters_without_aux_semantic"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["coco_r50", *LARGER])
 def test_there_and_back_gives_identical_bytes(name: str) -> None:
     theirs = {key: golden_tools.recipe.seeded_tensor(key, shape) for key, shape in golden_tools.entries(name)}

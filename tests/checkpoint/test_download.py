@@ -128,6 +128,7 @@ def test_another_file_in_the_meantime_is_got_from_the_start(web: Web, folder: Pa
     assert part.read_bytes() == CONTENT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "reason"),
     [

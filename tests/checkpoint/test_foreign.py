@@ -143,6 +143,7 @@ def test_a_tensorflow_checkpoint_is_found_by_prefix_index_or_folder(tmp_path: Pa
     assert tensorflow_prefix(tmp_path / "ckpt-1") is None
 
 
+@pytest.mark.long
 def test_tensorflow_weights_come_without_the_rest(tmp_path: Path) -> None:
     prefix = write_checkpoint(tmp_path / "ckpt-5", ARRAYS)
     assert {name: value.tolist() for name, value in read_entries(prefix).items()} == {

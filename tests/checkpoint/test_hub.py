@@ -22,6 +22,7 @@ def command(*arguments: Any) -> None:
     script.run(script.parse([str(a) for a in arguments]))
 
 
+@pytest.mark.long
 def test_push_and_pull(tiny_checkpoint: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     command("push", tiny_checkpoint, repository)
@@ -76,6 +77,7 @@ def test_what_goes_wrong_is_one_sentence(
     assert not (tmp_path / "x.ckpt").exists()
 
 
+@pytest.mark.long
 def test_the_card_tells_where_converted_weights_come_from(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Not "trained with kmax", which they were not."""
     command("push", tiny_checkpoint, tmp_path / "own")

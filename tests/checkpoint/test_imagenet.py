@@ -45,6 +45,7 @@ def check(backbone: Backbone, body: dict[str, torch.Tensor]) -> None:
         assert torch.equal(value, body[name.removeprefix("body.")]), name
 
 
+@pytest.mark.long
 def test_a_detectron2_style_file(resnet: dict[str, torch.Tensor], tmp_path: Path) -> None:
     arrays = {k: v.numpy() for k, v in published(resnet).items() if "num_batches" not in k}
     arrays["stem.fc.weight"] = resnet["fc.weight"].numpy()
@@ -54,6 +55,7 @@ def test_a_detectron2_style_file(resnet: dict[str, torch.Tensor], tmp_path: Path
         check(build_backbone(BackboneOptions("resnet50", pretrained=str(tmp_path / "R-50.pkl")), family), resnet)
 
 
+@pytest.mark.long
 def test_an_original_convnext_file(convnext: dict[str, torch.Tensor], tmp_path: Path) -> None:
     original = published(convnext)
     assert {"downsample_layers.0.0.weight", "stages.0.0.dwconv.weight", "stages.3.2.gamma"} <= original.keys()
@@ -114,6 +116,7 @@ def test_an_encoder_for_max_deeplab(variant: str, monkeypatch: pytest.MonkeyPatc
     assert torch.equal(loaded["stem.0.conv.weight"], variables[stem].permute(3, 2, 0, 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -131,6 +134,7 @@ def test_another_models_file_is_named(name: str, content: Any, sentence: str, tm
     assert "pretrained" in str(caught.value)
 
 
+@pytest.mark.long
 def test_a_missing_file_is_named() -> None:
     for name in ("resnet50", "swin_tiny"):
         with pytest.raises(FileNotFoundError, match=r"/nowhere\.pth"):

@@ -56,6 +56,7 @@ def test_the_recorded_models_come_out_of_real_files_as_with_tensorflow(name: str
     assert all(torch.equal(value, other[key]) for key, value in ours.items())
 
 
+@pytest.mark.long
 def test_an_index_of_many_blocks(tmp_path: Path) -> None:
     """More names than fit into one block of the table, which holds 256 KiB."""
     entries = {f"{number * 7919 % 3001:05d}{'/variable' * 40}": np.full(2, number, np.int32) for number in range(3000)}
@@ -99,6 +100,7 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
             CheckpointReader(copy)
 
 
+@pytest.mark.long
 def test_what_never_occurs_is_refused(tmp_path: Path) -> None:
     """A variable in slices is what distributed savers of TensorFlow 1 wrote."""
     tf = pytest.importorskip("tensorflow")

@@ -33,6 +33,7 @@ def some_classes(number: int) -> Categories:
     return Categories("some", classes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [3, 10])
 def test_other_classes_keep_their_fresh_heads_and_load_the_rest(
     tiny_checkpoint: Path, tmp_path: Path, number: int
@@ -48,6 +49,7 @@ def test_other_classes_keep_their_fresh_heads_and_load_the_rest(
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.long
 def test_the_same_classes_are_loaded_altogether(tiny_checkpoint: Path, tmp_path: Path) -> None:
     ours, options = module(load_categories("shapes"), tmp_path)
     assert initialize_from(ours, options, tiny_checkpoint) == ()
@@ -55,6 +57,7 @@ def test_the_same_classes_are_loaded_altogether(tiny_checkpoint: Path, tmp_path:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "override",
     long_but(["model.num_queries=7", "model.semantic_head=none", "model.semantic_head=aspp"], "model.num_queries=7"),
@@ -64,6 +67,7 @@ def test_anything_else_that_differs_is_refused(tiny_checkpoint: Path, tmp_path: 
         initialize_from(*module(some_classes(3), tmp_path, override), tiny_checkpoint)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", long_but(["coco_resnet50", "cityscapes_resnet50"], "coco_resnet50"))
 def test_class_dependent_weights_of_published_models(experiment: str) -> None:
     names = class_dependent(run_options(compose_config(experiment, "~callbacks", "logger=none")))

@@ -42,6 +42,7 @@ def options_of(config: DictConfig) -> TrainOptions:
     return run_options(OmegaConf.create({k: v for k, v in config.items() if k not in ("callbacks", "logger")}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None:
     options = options_of(compose_config(experiment))
@@ -60,6 +61,7 @@ def test_every_experiment_composes_and_builds_its_model(experiment: str) -> None
         assert 1e5 < count < 5e8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_composes(strategy: str) -> None:
     options = options_of(compose_config("coco_resnet50", f"strategy={strategy}"))

@@ -86,6 +86,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resnet", long_but(variants.VARIANTS, "detectron2"))
 def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp_path: Path, capsys: Any) -> None:
     model = coconut(resnet)
@@ -152,6 +153,7 @@ def test_the_distance_is_that_of_its_definition() -> None:
     assert statistics_distance(norm, [norm], images) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_a_choice_that_is_none_is_refused(tmp_path: Path, photos: Path) -> None:
     source = write_detectron2(tmp_path / "city.pth", small_model())
     for told in (Told(resnet="deeplab2"), Told(images=photos)):
@@ -162,6 +164,7 @@ def test_a_choice_that_is_none_is_refused(tmp_path: Path, photos: Path) -> None:
         batch_of(tmp_path / "empty")
 
 
+@pytest.mark.long
 def test_a_name_of_the_zoo_is_downloaded_converted_and_used(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

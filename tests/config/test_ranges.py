@@ -51,6 +51,7 @@ def test_a_value_out_of_its_range_is_refused_at_composition(override: str, sente
         options(override)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "remedy"),
     [
@@ -76,6 +77,7 @@ def test_what_an_object_refuses_is_named_with_its_key() -> None:
         build_trainer(options(logger))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("limit", "expected"), [("1", 1), ("2", 2), ("1.0", 1.0), ("0.5", 0.5), ("null", 1.0)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_one_validation_batch_means_one(limit: str, expected: float) -> None:

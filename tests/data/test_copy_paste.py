@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ DATASET = ShapesDataset(30, seed=6)
 IS_THING = DATASET.categories.is_thing
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 29), st.integers(0, 29), st.integers(0, 1000))
 def test_pixels_are_conserved(first: int, second: int, seed: int) -> None:
@@ -33,6 +35,7 @@ def test_pixels_are_conserved(first: int, second: int, seed: int) -> None:
     assert visible == set(np.unique(result.sample.segment_map)) - {0} <= set(label)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 29), st.integers(0, 29))
 def test_stuff_of_a_class_is_one_segment_and_things_stay_apart(first: int, second: int) -> None:

@@ -140,6 +140,7 @@ def test_the_valid_file_is_read(root: Path) -> None:
     assert names(VALID)[2] == [(1, "cat", False), (2, "grass", False)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", [None, "info", "images", "annotations", "categories"])
 def test_every_single_mutation_is_read_or_refused(root: Path, key: str | None) -> None:
     """All values of a list, each dropped, doubled and replaced by every odd value: some 1,200 files."""
@@ -159,6 +160,7 @@ MUTATION = st.tuples(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(MUTATION, min_size=2, max_size=4))
 def test_several_mutations_are_read_or_refused(root: Path, mutations: list[tuple[Any, str, Any]]) -> None:
@@ -168,6 +170,7 @@ def test_several_mutations_are_read_or_refused(root: Path, mutations: list[tuple
     outcome(root, content)
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(json.dumps(VALID)) - 1), st.text(max_size=4))
 def test_damaged_text_is_refused(root: Path, place: int, text: str) -> None:

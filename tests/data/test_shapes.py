@@ -16,6 +16,7 @@ def test_an_image_depends_on_seed_and_index_alone() -> None:
     assert first.image.shape != other.image.shape or not np.array_equal(first.image, other.image)
 
 
+@pytest.mark.long
 def test_everything_occurs() -> None:
     dataset = ShapesDataset(150, seed=0)
     samples = [dataset[i] for i in range(len(dataset))]

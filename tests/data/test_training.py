@@ -82,6 +82,7 @@ class Unreadable(ShapesDataset):
         raise UnreadableImageError("The image 0.jpg is damaged: unpack it again.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "scale", "sentence"),
     [
@@ -127,6 +128,7 @@ def test_ranks_share_the_draws_of_a_run() -> None:
         DrawSampler(0, 0, 8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_after_the_last_batch_that_was_taken(workers: int) -> None:
     def loader() -> TrainingLoader:
@@ -223,6 +225,7 @@ def plainly(dataset: ShapesDataset, options: DatasetOptions, seed: int, epoch: i
     return image, cells
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jitter", [False, True])
 @pytest.mark.parametrize("copy_paste", [False, True])
 def test_draws_equal_a_plain_full_size_pipeline(jitter: bool, copy_paste: bool) -> None:

@@ -212,6 +212,7 @@ def test_the_reference_is_the_scale_nearest_to_one() -> None:
     assert isinstance(options, Thresholds)
 
 
+@pytest.mark.long
 def test_the_predictor_takes_test_time_options(tiny_checkpoint: Path) -> None:
     options = {"flip": True, "scales": [0.75, 1], "pad": False}
     predictor = Predictor.from_checkpoint(tiny_checkpoint, "cpu", (129, 129), options)

@@ -56,6 +56,7 @@ def test_panoptic_equals_recorded(case: Case, strip: int, monkeypatch: pytest.Mo
     assert result.segment_map.dtype == torch.int32
 
 
+@pytest.mark.long
 def test_semantic_equals_recorded(case: Case) -> None:
     result = semantic(case.class_logits, case.mask_logits, case.sizes)
     np.testing.assert_array_equal(result.numpy(), case.data["semantic/argmax"])

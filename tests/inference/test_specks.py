@@ -12,6 +12,7 @@ from kmax.inference.postprocess import instances, panoptic
 from kmax.predict import serving
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["mask_wise", "pixel_wise"])
 @pytest.mark.parametrize("min_area", [1, 40, 400, 10**9])
 def test_small_segments_become_void_and_the_others_stay(

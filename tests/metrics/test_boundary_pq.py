@@ -56,6 +56,7 @@ def test_equals_the_definition(seed: int, ratio: float) -> None:
     np.testing.assert_allclose(metric.counts, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_some_segments_match_and_some_fail_at_their_boundary() -> None:
     plain, strict = PanopticQuality(CATEGORIES.is_thing), PanopticQuality(CATEGORIES.is_thing, 0.02)
     for metric in (plain, strict):

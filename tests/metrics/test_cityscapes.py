@@ -75,6 +75,7 @@ def assert_equal(ours: float | None, theirs: float) -> None:
     assert ours is None or ours == pytest.approx(100 * theirs, abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")
 @pytest.mark.parametrize("seeds", [*([seed] for seed in range(NUMBER)), list(range(NUMBER))], ids=str)
 def test_ap_equals_the_official(seeds: list[int], tmp_path: Path) -> None:

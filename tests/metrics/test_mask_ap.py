@@ -101,6 +101,7 @@ def assert_equal(result: MaskAPResult, evaluation: COCOeval) -> None:
             assert ours is None or ours == pytest.approx(100 * known.mean(), abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(NUMBER))
 def test_an_image_equals_pycocotools(seed: int) -> None:
     assert_equal(measure([case(seed)]), official([case(seed)]))

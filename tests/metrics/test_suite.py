@@ -21,6 +21,7 @@ def report(cases: list[Case], mask_ap: str = "coco") -> Report:
     return suite.compute()
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(start=st.integers(0, NUMBER - 2), seed=st.integers(0, 2**31), mask_ap=st.sampled_from(["coco", "cityscapes"]))
 def test_ids_and_their_order_change_nothing(start: int, seed: int, mask_ap: str) -> None:

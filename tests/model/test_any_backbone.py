@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "mobilenetv4_conv_small_050", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("size", long_but([(65, 97), (64, 90), (33, 50)], (65, 97)))
 def test_features_lie_on_every_stride(name: str, size: tuple[int, int]) -> None:
@@ -59,12 +60,14 @@ def test_the_model_runs_at_any_size(size: tuple[int, int]) -> None:
     assert all(t.isfinite().all() for p in output.predictions for t in p)
 
 
+@pytest.mark.long
 def test_an_image_beyond_the_relative_positions_is_refused() -> None:
     model = KMaXDeepLab(build_backbone("resnet18"), 5, ModelOptions(**SMALL)).eval()
     with torch.no_grad(), pytest.raises(ValueError, match="use a smaller input"):
         model(torch.randn(1, 3, 64, 32 * 256))
 
 
+@pytest.mark.long
 def test_weights_do_not_depend_on_a_size() -> None:
     """A model knows no input size, so what is trained at one size is the model of every other."""
     shapes = {name: tuple(value.shape) for name, value in build_model("shapes").state_dict().items()}

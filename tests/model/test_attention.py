@@ -57,6 +57,7 @@ def small_model(attention: str) -> KMaXDeepLab:
     )
 
 
+@pytest.mark.long
 def test_the_two_kinds_share_their_weights_and_differ_where_pixels_are_gathered() -> None:
     hard, soft = small_model("kmeans").eval(), small_model("softmax").eval()
     extra = soft.state_dict().keys() - hard.state_dict().keys()

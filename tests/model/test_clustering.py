@@ -227,6 +227,7 @@ def test_a_graph_has_no_operation_more_for_remax() -> None:
     assert operations[0] == operations[1]
 
 
+@pytest.mark.long
 def test_remax_relaxes_the_first_four_predictions_only() -> None:
     output = model(remax=True).train()(torch.randn(2, 3, 65, 65))
     assert [r is not None for r in output.relaxation] == [True] * 4 + [False] * 3

@@ -80,6 +80,7 @@ def test_masks_have_stride_4_at_any_size(variant: str, size: tuple[int, int]) ->
     assert output.predictions[-1].class_logits.shape == (1, 6, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("head", ["aspp", "plain"])
 @pytest.mark.parametrize("variant", long_but(["s", "l"], "s"))
 def test_every_parameter_learns_also_when_activations_are_computed_again(variant: str, head: str) -> None:
@@ -99,6 +100,7 @@ def test_every_parameter_learns_also_when_activations_are_computed_again(variant
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.long
 def test_only_the_one_prediction_is_supervised() -> None:
     model, images = small().train(), torch.randn(2, 3, 65, 65)
     assert len(model(images).predictions) == 1
@@ -113,6 +115,7 @@ def test_only_the_one_prediction_is_supervised() -> None:
         torch.testing.assert_close(block.pixel_feature.norm(dim=1), torch.ones(2, 17, 17))
 
 
+@pytest.mark.long
 def test_initialization_has_the_recorded_spreads() -> None:
     model = MaXDeepLab("s", 133, ModelOptions(architecture="max_deeplab", width=0.5, semantic_head="none"))
 

@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_recipe_builds_and_names_its_licence(file: Path) -> None:
     name = yaml.safe_load(file.read_text())["name"]
@@ -65,6 +66,7 @@ def test_a_local_file_is_loaded_and_a_step_trained(name: str, tmp_path: Path) ->
     assert not torch.equal(backbone.state_dict()[f"body.{key}"], weights[key])
 
 
+@pytest.mark.long
 def test_the_dinov3_experiment_is_full_or_frozen() -> None:
     without = ("~callbacks", "logger=none")
     full = run_options(compose_config("coco_dinov3_convnext_large", *without))

@@ -21,6 +21,7 @@ def step(network: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> d
     return {**gradients, **dict(module.named_buffers())}
 
 
+@pytest.mark.long
 def test_a_whole_model_computes_the_same() -> None:
     results = []
     for again in (False, True):
@@ -38,6 +39,7 @@ def test_a_whole_model_computes_the_same() -> None:
     assert [name for name in plain if not torch.equal(plain[name], recomputed[name])] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("compiled", "momentum"), [(False, 0.1), (False, None), (True, 0.1)])
 def test_statistics_count_a_batch_once(compiled: bool, momentum: float | None) -> None:
     results = []

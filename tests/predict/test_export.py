@@ -100,6 +100,7 @@ def test_aoti_equals_eager(module: TrainedModel, tmp_path: Path) -> None:
     assert parity.identical == 12
 
 
+@pytest.mark.long
 def test_a_deviation_is_an_error_and_leaves_what_was_there(
     module: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

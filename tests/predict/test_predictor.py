@@ -32,6 +32,7 @@ def images() -> list[np.ndarray]:
     return [shapes[i].image for i in range(3)]
 
 
+@pytest.mark.long
 def test_a_batch_equals_single_images(predictor: Predictor, images: list[np.ndarray]) -> None:
     everything = ("panoptic", "semantic", "instances")
     together = predictor.batch(images, everything, LOW)
@@ -81,6 +82,7 @@ def test_thresholds_at_call_time_need_no_second_pass(
     assert predictor.inference == load_trained(tiny_checkpoint).inference  # a call leaves nothing behind
 
 
+@pytest.mark.long
 def test_thresholds_and_size_of_a_predictor(tiny_checkpoint: Path, images: list[np.ndarray]) -> None:
     predictor = Predictor.from_checkpoint(tiny_checkpoint, "cpu", size=(65, 97), thresholds={"overlap": 0.25})
     assert predictor.inference.overlap == 0.25
@@ -136,6 +138,7 @@ def test_mistakes_are_named(predictor: Predictor, tiny_checkpoint: Path, tmp_pat
         Predictor.from_checkpoint(tiny_checkpoint, device="gpu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(64,), (16, 64), (64, 64, 3), 64, "64", (64.0, 64.0), ()])
 def test_a_size_is_height_and_width(tiny_checkpoint: Path, size: Any) -> None:
     trained = load_trained(tiny_checkpoint)

@@ -31,6 +31,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backbone", "family", "least"),
     [("resnet10t", "detectron2", 40), ("resnet26", "deeplab2", 60), ("efficientnet_b0", "detectron2", 30)],
@@ -65,6 +66,7 @@ def logits(predictor: Predictor) -> tuple[torch.Tensor, torch.Tensor]:
     return raw.stages[-1].class_logits.float(), raw.stages[-1].mask_logits.float()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("runtime", "precision", "tolerance"),
     [("torch", "fp32", 1e-4), ("torch", "bf16", 0.1), ("torch", "fp16", 0.02), ONNX],

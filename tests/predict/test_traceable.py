@@ -53,6 +53,7 @@ SETS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("thresholds", SETS)
 @pytest.mark.parametrize("original", [*ORIGINALS[:4], (130, 200)])
 def test_maps_equal_those_of_the_definition(original: tuple[int, int], thresholds: Thresholds) -> None:

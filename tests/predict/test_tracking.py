@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from kmax.config.options import TrackingOptions
@@ -51,12 +52,14 @@ def switches(films: int, drop: float = 0.0, options: TrackingOptions = OPTIONS) 
     return count
 
 
+@pytest.mark.long
 def test_identities_stay_through_crossings_and_absence() -> None:
     count = switches(6)
     assert count.found == count.visible > 6 * 60 * 5
     assert count.switches == 0
 
 
+@pytest.mark.long
 def test_identities_survive_frames_in_which_things_are_missed() -> None:
     count = switches(6, drop=0.2)
     assert 0.75 < count.found / count.visible < 0.85

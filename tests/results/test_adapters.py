@@ -68,6 +68,7 @@ def same(ours: list[dict], theirs: list[dict]) -> None:
         np.testing.assert_array_equal(np.asarray(one["mask"]), np.asarray(other["mask"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one", CASES)
 def test_segments_are_what_the_pipeline_of_transformers_returns(one: Case) -> None:
     """Its own `postprocess`, with a model and an image processor that return our map."""

@@ -36,6 +36,7 @@ def rasterized(parts: list[list[int]], size: tuple[int, ...]) -> np.ndarray:
     return np.asarray(coco.decode(coco.merge(codes)), bool)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["noise", "blobs", "rings", "lines"])
 def test_polygons_rasterize_to_the_very_mask(kind: str) -> None:
     """Holes, holes in holes, parts that touch at a corner, single pixels, whole images."""
@@ -126,6 +127,7 @@ def differing(prediction: PanopticMap, found: np.ndarray, names: dict[int, str])
     return wrong
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rle_holes", [False, True])
 def test_the_circle_closes_to_the_pixel(rle_holes: bool, tmp_path: Path) -> None:
     out = write(tmp_path, PREDICTIONS, CATEGORIES, tolerance=0, rle_holes=rle_holes)
@@ -179,6 +181,7 @@ def test_pycocotools_reads_it(tmp_path: Path) -> None:
         assert list(coco.toBbox(truth.annToRLE(annotation))) == annotation["bbox"]
 
 
+@pytest.mark.long
 def test_label_studio_tasks_hold_every_part_in_percent(tmp_path: Path) -> None:
     out = write(tmp_path, PREDICTIONS, CATEGORIES, tolerance=0)
     tasks = {task["data"]["image"]: task for task in json.loads((out / "label_studio.json").read_text())}
@@ -221,6 +224,7 @@ def test_label_studio_takes_tasks_and_interface_and_gives_coco_back(tmp_path: Pa
             assert (labels[inside] == CATEGORIES.names[segment.label]).mean() > 0.95
 
 
+@pytest.mark.long
 def test_the_command_writes_both_and_goes_on_only_in_one_style(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for n in range(2):

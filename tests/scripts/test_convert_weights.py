@@ -50,6 +50,7 @@ def converted(small: KMaXDeepLab, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "ours.safetensors"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", long_but(golden_tools.CONFIGURATIONS, "coco_r50", "coco_convnext_tiny"))
 def test_every_published_pytorch_configuration_is_recognized(name: str) -> None:
     backbone, num_classes, _ = golden_tools.CONFIGURATIONS[name]
@@ -60,6 +61,7 @@ def test_every_published_pytorch_configuration_is_recognized(name: str) -> None:
     check_configuration(found, backbone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", long_but(golden_tools.TENSORFLOW, "cityscapes_r50", "coco_axial_r50"))
 def test_every_published_tensorflow_configuration_is_recognized(name: str) -> None:
     backbone, dataset, _ = golden_tools.TENSORFLOW[name]
@@ -69,6 +71,7 @@ def test_every_published_tensorflow_configuration_is_recognized(name: str) -> No
     assert options.dataset.target_stride == (2 if dataset == "cityscapes" else 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", golden_tools.MAX_DEEPLAB)
 def test_max_deeplab_is_recognized_and_its_size_is_asked_for(variant: str) -> None:
     shapes = golden_tools.max_variables(variant)
@@ -115,6 +118,7 @@ def check_configuration(found: Any, backbone: str) -> TrainOptions:
     return options
 
 
+@pytest.mark.long
 def test_the_report_names_what_was_recognized(small: KMaXDeepLab, tmp_path: Path, capsys: Any) -> None:
     convert(write_detectron2(tmp_path / "published.pth", small, optimizer={"lr": 1}), tmp_path / "ours.ckpt")
     report = capsys.readouterr().out
@@ -124,6 +128,7 @@ def test_the_report_names_what_was_recognized(small: KMaXDeepLab, tmp_path: Path
     assert {f.name for f in tmp_path.iterdir()} == {"published.pth", "ours.ckpt"}
 
 
+@pytest.mark.long
 def test_a_converted_checkpoint_predicts_what_the_model_predicts(small: KMaXDeepLab, converted: Path) -> None:
     trained = load_trained(converted)
     images = torch.randn(1, 3, 65, 129)
@@ -151,6 +156,7 @@ def test_evaluation_needs_nothing_but_the_file(converted: Path, tmp_path: Path) 
     assert 0 <= metrics["all"]["pq"] <= 100
 
 
+@pytest.mark.long
 def test_there_and_back_through_files_gives_identical_bytes(
     small: KMaXDeepLab, converted: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +188,7 @@ def test_a_tensorflow_checkpoint_becomes_ours(tmp_path: Path) -> None:
         convert(tmp_path / "ours.safetensors", tmp_path / "no.pth", "--to-detectron2")
 
 
+@pytest.mark.long
 def test_stripping_leaves_weights_and_configuration(tiny_checkpoint: Path, tmp_path: Path) -> None:
     whole = read_checkpoint(tiny_checkpoint)
     for name in ("small.ckpt", "small.safetensors"):
@@ -255,6 +262,7 @@ def without(start: str) -> dict[str, torch.Tensor]:
     return {key: value for key, value in meta(golden_tools.entries("coco_r50")).items() if not key.startswith(start)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
@@ -277,6 +285,7 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_wrong_uses_get_one_sentence(tiny_checkpoint: Path, converted: Path, tmp_path: Path) -> None:
     cases: list[tuple[tuple[Any, ...], str]] = [
         ((tiny_checkpoint, tmp_path / "x.ckpt"), "checkpoint of kmax already: --strip or --to-detectron2"),

@@ -163,6 +163,7 @@ def test_opacity_begins_at_the_image(demo: Demo, photo: Path) -> None:
     assert np.abs(pictures[1] - bare).mean() < np.abs(pictures[2] - bare).mean()
 
 
+@pytest.mark.long
 def test_the_console_is_not_told_of_requests(tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     config = compose_config(None, f"ckpt={tiny_checkpoint}", "device=cpu", f"compare={tiny_checkpoint}", root="demo")

@@ -44,6 +44,7 @@ def call(checkpoint: Path, what: Path | str, output: Path, *overrides: str) -> i
     return predict(compose_config(None, *arguments, root="predict"))
 
 
+@pytest.mark.long
 def test_everything_is_written_and_agrees(tiny_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outputs = "outputs=[overlay,panoptic,semantic,instances,segments]"

@@ -39,6 +39,7 @@ def rows(output: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((output / "segments.csv").open()))
 
 
+@pytest.mark.long
 def test_ids_agree_in_every_file_and_a_stop_changes_nothing(
     tiny_checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -59,6 +60,7 @@ def test_ids_agree_in_every_file_and_a_stop_changes_nothing(
     assert len(classes) < len(listed)  # some are in several frames
 
 
+@pytest.mark.long
 def test_frames_that_are_added_later_are_placed_by_their_number(
     tiny_checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +77,7 @@ def test_frames_that_are_added_later_are_placed_by_their_number(
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.long
 def test_one_video_lies_directly_in_its_folder(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +106,7 @@ def test_ids_begin_anew_in_every_video(tiny_checkpoint: Path, tmp_path: Path) ->
     assert found["a"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -129,6 +133,7 @@ def test_a_single_image_has_nothing_to_follow(tiny_checkpoint: Path, images: Pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_results_without_identities_are_not_continued_with_them(
     tiny_checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_the_viewer_takes_any_image(size: tuple[int, int]) -> None:
     assert draw_cluster_viewer(image, STAGES, CATEGORIES, ["a", "b"]).ndim == 3
 
 
+@pytest.mark.long
 def test_the_slots_of_max_deeplab_are_shown_block_by_block() -> None:
     model = build_model("shapes_max_deeplab").eval()
     image = np.random.default_rng(0).integers(0, 256, (65, 65, 3), dtype=np.uint8)

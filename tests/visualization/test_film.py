@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_becomes_a_film(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = find_panels(folder)
     steps = {name: [panel.step for panel in panels] for name, panels in found.items()}
@@ -39,6 +40,7 @@ def test_a_run_becomes_a_film(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert frames == 4
 
 
+@pytest.mark.long
 def test_frames_hold_the_pictures_of_their_panel(folder: Path) -> None:
     panels = find_panels(folder)["0"]
     colors = {cluster_color(query) for query in range(128)}
@@ -73,6 +75,7 @@ def test_every_format_has_every_frame(suffix: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.long
 def test_what_cannot_be_is_named(folder: Path, tmp_path: Path) -> None:
     show = ["image"]
     with pytest.raises(FileNotFoundError, match=r"no panels in .*: give the folder of a run"):

@@ -83,6 +83,7 @@ def other_size_in_json(root: Path, content: dict[str, Any]) -> None:
     content["images"][0]["width"] += 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [

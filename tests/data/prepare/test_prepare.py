@@ -44,6 +44,7 @@ def leftovers(root: Path) -> list[Path]:
     return [f for f in root.rglob("*") if f.name.startswith(".")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_packed_unpacked_and_linked_give_the_same(dataset: str, tmp_path: Path) -> None:
     plain, packed = tree(dataset, tmp_path / "plain"), tree(dataset, tmp_path / "packed")
