@@ -46,7 +46,7 @@ def test_memory_and_flops_follow_the_pixels() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["cpu", pytest.param("gpu", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
 def test_out_of_memory_ends_in_what_helps_most(kind: str) -> None:
     options = memory_table.experiment_options("shapes", "backbone.name=resnet10t", "dataset.size=[129,129]")
 

@@ -103,12 +103,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("hook", "count", "workers"),
     [
         ("on_train_batch_end", 7, 0),  # in the midst of an accumulation
-        pytest.param("on_train_batch_start", 2, 0, marks=pytest.mark.long),  # before anything was saved
-        pytest.param("on_train_batch_start", 6, 2, marks=pytest.mark.long),  # between two steps, workers ahead
-        pytest.param("on_validation_batch_start", 2, 0, marks=pytest.mark.long),  # first validation
-        pytest.param("on_validation_end", 1, 0, marks=pytest.mark.long),
-        pytest.param("on_train_batch_start", 16, 0, marks=pytest.mark.long),  # last batch
-        pytest.param("on_validation_batch_start", 6, 0, marks=pytest.mark.long),
+        pytest.param("on_train_batch_start", 2, 0, marks=pytest.mark.slow),  # before anything was saved
+        ("on_train_batch_start", 6, 2),  # between two steps, workers ahead
+        ("on_validation_batch_start", 2, 0),  # first validation
+        pytest.param("on_validation_end", 1, 0, marks=pytest.mark.slow),
+        pytest.param("on_train_batch_start", 16, 0, marks=pytest.mark.slow),  # last batch
+        pytest.param("on_validation_batch_start", 6, 0, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_started_again(uninterrupted: Path, tmp_path: Path, hook: str, count: int, workers: int) -> None:
