@@ -25,6 +25,7 @@ class PartState:
 
     @classmethod
     def of(cls, response: requests.Response, have: int) -> PartState:
+        """What an answer states; `have` bytes of the file are here already, and the answer is the rest."""
         tag = response.headers.get("ETag", "")
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
@@ -32,6 +33,7 @@ class PartState:
 
     @classmethod
     def read(cls, part: Path) -> PartState | None:
+        """The state saved beside `part`; None if there is none that can be read."""
         try:
             content = json.loads(side(part).read_text())
             return cls(content["version"], content["total"])
@@ -39,6 +41,7 @@ class PartState:
             return None
 
     def write(self, part: Path) -> None:
+        """Save the state beside `part`."""
         side(part).write_text(json.dumps({"version": self.version, "total": self.total}))
 
     def headers(self, have: int) -> dict[str, str]:
@@ -49,6 +52,7 @@ class PartState:
         return {"Range": f"bytes={have}-", **condition}
 
     def continues(self, response: requests.Response, have: int) -> bool:
+        """Whether an answer is the rest of the same file, from byte `have` on."""
         found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not found or int(found.group(1)) != have:
             return False
@@ -56,10 +60,12 @@ class PartState:
 
 
 def side(part: Path) -> Path:
+    """Where the state of `part` is saved."""
     return part.with_name(part.name + ".json")
 
 
 def forget(part: Path) -> None:
+    """Delete a partial download and its state."""
     part.unlink(missing_ok=True)
     side(part).unlink(missing_ok=True)
 

@@ -48,10 +48,12 @@ ROLES = ("query", "key", "value")
 
 
 def scale_and_shift(theirs: str, ours: str, layout: Layout = SAME) -> list[Entry]:
+    """The two weights of any norm."""
     return [Entry(f"{theirs}/{a}", f"{ours}.{b}", layout) for a, b in (("gamma", "weight"), ("beta", "bias"))]
 
 
 def batch_norm(theirs: str, ours: str, layout: Layout = SAME) -> list[Entry]:
+    """A batch norm with its running statistics."""
     statistics = (("moving_mean", "running_mean"), ("moving_variance", "running_var"))
     return [
         *scale_and_shift(theirs, ours, layout),
@@ -60,24 +62,29 @@ def batch_norm(theirs: str, ours: str, layout: Layout = SAME) -> list[Entry]:
 
 
 def weight_and_bias(theirs: str, ours: str, layout: Layout) -> list[Entry]:
+    """A convolution or linear layer with a bias."""
     return [Entry(f"{theirs}/kernel", f"{ours}.weight", layout), Entry(f"{theirs}/bias", f"{ours}.bias", SAME)]
 
 
 def conv_norm(theirs: str, ours: str, layout: Layout = CONV) -> list[Entry]:
+    """A convolution without bias and the batch norm behind it."""
     kernel = Entry(f"{theirs}/_conv/kernel", f"{ours}.conv.weight", layout)
     return [kernel, *batch_norm(f"{theirs}/_batch_norm", f"{ours}.norm")]
 
 
 def depthwise_norm(theirs: str, ours: str) -> list[Entry]:
+    """A depthwise convolution without bias and the batch norm behind it."""
     kernel = Entry(f"{theirs}/_depthwise_conv/depthwise_kernel", f"{ours}.conv.weight", DEPTHWISE)
     return [kernel, *batch_norm(f"{theirs}/_batch_norm", f"{ours}.norm")]
 
 
 def separable(theirs: str, depthwise: str, pointwise: str) -> list[Entry]:
+    """A depthwise convolution and a 1×1 convolution, each with its batch norm."""
     return [*depthwise_norm(f"{theirs}/_depthwise", depthwise), *conv_norm(f"{theirs}/_pointwise", pointwise)]
 
 
 def axis(theirs: str, ours: str) -> list[Entry]:
+    """Attention along one axis: projections, relative positions and three batch norms."""
     tables = (Entry(f"{theirs}/_{a}_rpe/embeddings", f"{ours}.{a}_position.table", SAME) for a in ROLES)
     return [
         Entry(f"{theirs}/qkv_kernel", f"{ours}.qkv.weight", AXIS_CONV),
@@ -115,6 +122,7 @@ def head(theirs: str, ours: str) -> list[Entry]:
 
 
 def semantic_head(atrous: bool) -> list[Entry]:
+    """The auxiliary semantic head: two layers, or with `atrous` ASPP and two fusions with earlier features."""
     hidden = "semantic_head.refine" if atrous else "semantic_head.layers"
     last = "semantic_head.logits" if atrous else "semantic_head.layers.2"
     entries = [

@@ -91,9 +91,11 @@ class Canvas:
         self.table: list[tuple[str, bool]] = []
 
     def random_point(self) -> tuple[float, float]:
+        """A point (x, y) of the canvas, in pixels."""
         return self.rng.uniform(0, self.width), self.rng.uniform(0, self.height)
 
     def new_segment(self, name: str, crowd: bool = False) -> int:
+        """The id of a further segment of class `name`."""
         self.table.append((name, crowd))
         return len(self.table)
 
@@ -103,6 +105,7 @@ class Canvas:
         self.segment_map[mask] = segment
 
     def add_thing(self, name: str, center: tuple[float, float], radius: float, segment: int | None = None) -> None:
+        """Draw a shape at `center` (x, y), its radius in pixels, as a segment of its own or as part of `segment`."""
         mask = shape_mask(name, (self.height, self.width), center, radius, self.rng.uniform(0, 2 * math.pi))
         noise = self.rng.normal(0, 6, (self.height, self.width, 1))
         color = np.clip(bright_color(name, self.rng) + noise, 0, 255).astype(np.uint8)
