@@ -1,10 +1,10 @@
-"""Matrix products in their fastest form on a CPU: as 1×1 convolutions.
+"""Products of rows with rows in their fastest form on a CPU: as 1×1 convolutions.
 
-oneDNN, which computes convolutions, uses the widest vectors of every brand of CPU; MKL's products do not (on AMD they
-take twice the time). With a single thread PyTorch would pass these convolutions to MKL; a dilation, which has no effect
-on 1×1 kernels, prevents that. On other devices and in other precisions than float32, these are batched products.
+oneDNN, which computes convolutions, uses the widest vectors of every brand of CPU; MKL's products do not. With a single
+thread PyTorch would pass these convolutions to MKL; a dilation, which has no effect on 1×1 kernels, prevents that. On
+other devices and in other precisions than float32, these are batched products.
 
-Letters: n images, r and c rows, k and m columns.
+Letters: n images, r and c rows, k columns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -20,15 +19,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     if not _by_convolution(a):
         return a @ b.transpose(1, 2)
     return F.conv2d(_pixels(a[0]), b[0].reshape(*b.shape[1:], 1, 1), dilation=2)[:, :, :, 0].transpose(1, 2)
-
-
-def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
-    """(n, r, k), (n, r, m) → aᵀ b for each image, (n, k, m)."""
-    if not _by_convolution(a):
-        return a.transpose(1, 2) @ b
-    shape = (a.shape[2], b.shape[2], 1, 1)
-    weight: Tensor = conv2d_weight(_pixels(b[0]), shape, _pixels(a[0]), dilation=2)
-    return weight[None, :, :, 0, 0]
 
 
 def _by_convolution(a: Tensor) -> bool:
