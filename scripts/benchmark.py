@@ -3,6 +3,7 @@
     python scripts/benchmark.py                            everything that fits this device, in nine minutes at most
     python scripts/benchmark.py training --json out.json   one of the names below; figures as JSON, too
     python scripts/benchmark.py criterion                  a part, on the CPU
+    python scripts/benchmark.py definition_321             plain definitions in units of the criterion, which is faster
 
 training, inference, precision: tables for the device. A step is split into data, forward, criterion, backward and
 optimizer (each is waited for, so their sum exceeds a step); launches and waits are counted. precision is the PQ of a
@@ -33,7 +34,7 @@ from benchmark_device import (
     measure_step,
     quick_settings,
 )
-from benchmark_parts import BENCHMARKS, parts
+from benchmark_parts import BENCHMARKS, DEFAULT_BENCHMARKS, parts
 
 from kmax.strategy.threads import fit_threads
 
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     known = (*DEVICE_TABLES, *BENCHMARKS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--ckpt", type=Path, default=Path("runs/demo/checkpoints/best.ckpt"))
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -128,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     threads = options.threads or fit_threads()
     torch.manual_seed(0)
-    names, device, deadline = options.names or known, torch.device(options.device), time.perf_counter() + options.limit
+    names, device = options.names or (*DEVICE_TABLES, *DEFAULT_BENCHMARKS), torch.device(options.device)
+    deadline = time.perf_counter() + options.limit
     report: dict[str, object] = {"device": device_name(device), "torch": torch.__version__, "threads": threads}
     print(f"{report['device']}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
     if "training" in names:

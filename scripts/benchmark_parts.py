@@ -11,7 +11,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from kmax.data.training import TrainingSet
 from kmax.geometry import Sizes
 from kmax.inference.options import Thresholds
 from kmax.inference.postprocess import panoptic
-from kmax.losses import Criterion
+from kmax.losses import Criterion, instance_discrimination, mask
 from kmax.metrics import PanopticQuality
 from kmax.strategy.hardware import keep_freed_memory
 from kmax.structures import Output, PanopticMap, Prediction, Sample, Segment, Target
@@ -88,6 +90,32 @@ def criterion(size: int = 321, batch: int = 2, queries: int = 128, num_classes: 
 
     gradients = sum(tensor.numel() * tensor.element_size() for tensor in leaves)
     return Benchmark(f"criterion, 7 predictions of {batch} × {queries} × {size} × {size}", step, gradients)
+
+
+class _DefinedSoftmax:
+    apply = staticmethod(mask.owned_softmax)
+
+
+class _DefinedContrast:
+    @staticmethod
+    def apply(features: Tensor, group: Tensor, groups: int, temperature: float) -> Tensor:
+        images = zip(features, group, strict=True)
+        return torch.stack([instance_discrimination.contrast(*image, temperature) for image in images])
+
+
+def by_definition(size: int) -> Benchmark:
+    """The criterion with contrast and softmax over queries as `kmax.losses` defines them, against itself."""
+    fast = criterion(size, batch=1)
+
+    def step() -> None:
+        with (
+            patch.object(mask, "OwnedSoftmax", _DefinedSoftmax),
+            patch.object(instance_discrimination, "Contrast", _DefinedContrast),
+        ):
+            fast.step()
+
+    title = f"plain definitions, 7 predictions of 1 × 128 × {size} × {size}"
+    return Benchmark(title, step, fast.allowance, fast.step, "times the criterion")
 
 
 def postprocess(size: int = 321, result: int = 1281, queries: int = 128, num_classes: int = 133) -> Benchmark:
@@ -177,13 +205,17 @@ def panoptic_quality(images: int = 100, segments: int = 30, num_classes: int = 1
     return Benchmark(f"panoptic quality, {images} images of 640 × 480", step, clock=time.thread_time)
 
 
+_DEFINITION = "definition_"
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "input": training_input,
     "panoptic_quality": panoptic_quality,
     "postprocess": postprocess,
     "criterion": criterion,
     "training_step": training_step,
+    **{f"{_DEFINITION}{size}": partial(by_definition, size) for size in (161, 321, 641)},
 }
+DEFAULT_BENCHMARKS = tuple(name for name in BENCHMARKS if not name.startswith(_DEFINITION))
+"""What is measured unless a name is given: the definitions at 641² take a minute and a half."""
 
 
 def best_time(step: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -227,7 +259,7 @@ def parts(names: Sequence[str], repetitions: int) -> list[dict[str, object]]:
     """Measure the requested parts, one line each."""
     factors = torch.randn(2, 2048, 2048)
     rows: list[dict[str, object]] = []
-    for name in BENCHMARKS:  # in this order: the last two change how memory is handed back
+    for name in BENCHMARKS:  # in this order: from the criterion on, they change how memory is handed back
         if name not in names:
             continue
         try:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from kmax.losses import mask
 
 
 @pytest.fixture
@@ -50,3 +51,15 @@ def test_the_time_is_kept(benchmark: Any, capsys: pytest.CaptureFixture[str]) ->
 def test_unknown_names_are_refused(benchmark: Any) -> None:
     with pytest.raises(SystemExit):
         benchmark.main(["speed"])
+
+
+def test_definitions_are_measured_against_the_criterion(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = import_module("benchmark_parts")
+    softmax = mask.owned_softmax
+    used = []
+    monkeypatch.setattr(parts._DefinedSoftmax, "apply", lambda *tensors: (used.append(1), softmax(*tensors))[1])
+    measured = parts.by_definition(17)
+    measured.step()
+    assert len(used) == 7, "one per prediction"
+    measured.reference()
+    assert len(used) == 7
