@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## train on the built-in shapes, then print PQ and draw pict
 	$(BIN)/python train.py experiment=demo hydra.run.dir=runs/demo
 	$(BIN)/python evaluate.py ckpt=runs/demo/checkpoints/best.ckpt
 
-test-fast: $(INSTALLED)  ## the tests to run while working: no network, no process, none that takes longer than a second or two
+test-fast: $(INSTALLED)  ## the tests to run while working: no network, no process, none that takes a second
 	$(PYTEST) -m "not long and not slow"
 
 test: $(INSTALLED)  ## a few minutes; ALL=1 runs the slow ones too; what needs another extra is skipped (EXTRAS=dev,tf,…)
