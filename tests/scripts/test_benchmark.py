@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,11 +56,10 @@ def test_unknown_names_are_refused(benchmark: Any) -> None:
 
 def test_definitions_are_measured_against_the_criterion(benchmark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = import_module("benchmark_parts")
-    softmax = mask.owned_softmax
-    used = []
-    monkeypatch.setattr(parts._DefinedSoftmax, "apply", lambda *tensors: (used.append(1), softmax(*tensors))[1])
+    defined = Mock(wraps=mask.owned_softmax)
+    monkeypatch.setattr(parts._DefinedSoftmax, "apply", defined)
     measured = parts.by_definition(17)
     measured.step()
-    assert len(used) == 7, "one per prediction"
+    assert defined.call_count == 7, "one per prediction"
     measured.reference()
-    assert len(used) == 7
+    assert defined.call_count == 7
