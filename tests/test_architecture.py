@@ -11,6 +11,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 
+from conftest import SLOW
 from kmax.config.options import TrainOptions
 from kmax.config.sentences import OPTION_OF
 
@@ -120,3 +121,10 @@ def test_the_options_that_messages_name_in_words_exist() -> None:
     for words, key in OPTION_OF.items():
         assert words in said, f"no message speaks of {words}"
         assert key in keys or key.startswith(("callbacks.", "dataset.train"))
+
+
+def test_the_tests_that_are_left_to_ci_exist() -> None:
+    for name in SLOW:
+        file, _, test = name.partition("::")
+        function = f"def {test.partition('[')[0]}" if test else ""
+        assert any(function in path.read_text() for path in ROOT.glob(f"{file}*")), f"there is no test {name}"
