@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import ROOT, long_but
+from conftest import ROOT
 from kmax.categories import load_categories
 from kmax.config.build import model_from_options
 from kmax.config.compose import compose_config, run_options
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("member", long_but(MEMBERS, "kmeans", "dual_path"))
+@pytest.mark.parametrize("member", MEMBERS)
 def test_a_member_of_the_family_trains_a_few_steps(member: str, tmp_path: Path) -> None:
     small: tuple[str, ...] = ("model.dim=16", "model.feature_dim=16", "model.ffn_dim=16", "optimizer.steps=2")
     if member == "dual_path":
@@ -74,7 +74,7 @@ def test_the_sweep_runs_every_member_with_three_seeds() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("dataset", ["coco", "cityscapes", "ade20k", "shapes", "coco_format"])
-@pytest.mark.parametrize("model", long_but(["max_deeplab_s", "max_deeplab_l"], "max_deeplab_s"))
+@pytest.mark.parametrize("model", ["max_deeplab_s", "max_deeplab_l"])
 def test_max_deeplab_composes_on_every_dataset(dataset: str, model: str) -> None:
     own = ("dataset.root=data/own", "dataset.categories=coco") if dataset == "coco_format" else ()
     options = composed(f"dataset={dataset}", f"model={model}", *own)

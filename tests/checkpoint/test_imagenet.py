@@ -122,9 +122,7 @@ def test_an_encoder_for_max_deeplab(variant: str, monkeypatch: pytest.MonkeyPatc
     [
         ("resnet50", {"conv1.weight": torch.zeros(64, 3, 7, 7)}, r"do not fit the backbone: \d+ missing"),
         ("resnet50", {"nothing": torch.zeros(1)}, "1 not of this model .first: body.nothing"),
-        pytest.param(
-            "max_s", {"nothing": torch.zeros(1)}, r"do not fit the backbone: \d+ missing", marks=pytest.mark.long
-        ),
+        ("max_s", {"nothing": torch.zeros(1)}, r"do not fit the backbone: \d+ missing"),
     ],
 )
 def test_another_models_file_is_named(name: str, content: Any, sentence: str, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import long_but
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.own import read_checkpoint
 from kmax.config.build import build_module
@@ -60,7 +59,7 @@ def test_the_same_classes_are_loaded_altogether(tiny_checkpoint: Path, tmp_path:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "override",
-    long_but(["model.num_queries=7", "model.semantic_head=none", "model.semantic_head=aspp"], "model.num_queries=7"),
+    ["model.num_queries=7", "model.semantic_head=none", "model.semantic_head=aspp"],
 )
 def test_anything_else_that_differs_is_refused(tiny_checkpoint: Path, tmp_path: Path, override: str) -> None:
     with pytest.raises(ValueError, match="do not fit this model"):
@@ -68,7 +67,7 @@ def test_anything_else_that_differs_is_refused(tiny_checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("experiment", long_but(["coco_resnet50", "cityscapes_resnet50"], "coco_resnet50"))
+@pytest.mark.parametrize("experiment", ["coco_resnet50", "cityscapes_resnet50"])
 def test_class_dependent_weights_of_published_models(experiment: str) -> None:
     names = class_dependent(run_options(compose_config(experiment, "~callbacks", "logger=none")))
     assert len(names) == 2 * (6 + 1 + 1)  # weight and bias of each class head and of the last semantic convolution

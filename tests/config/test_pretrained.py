@@ -17,7 +17,7 @@ from tensorflow_files import write_checkpoint
 from web import File, Web, serving
 
 import golden_tools
-from conftest import SMALL_RUN, long_but, run_python
+from conftest import SMALL_RUN, run_python
 from kmax.checkpoint.own import SOURCE_KEY, read_checkpoint
 from kmax.checkpoint.own import write_checkpoint as write_ours
 from kmax.checkpoint.published import Published, published
@@ -87,7 +87,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("resnet", long_but(variants.VARIANTS, "detectron2"))
+@pytest.mark.parametrize("resnet", variants.VARIANTS)
 def test_either_resnet_of_coconut_is_computed_as_it_was_trained(resnet: str, tmp_path: Path, capsys: Any) -> None:
     model = coconut(resnet)
     source = write_detectron2(tmp_path / "kmax_panoptic_r50_coconut_s.pth", model)

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "mobilenetv4_conv_small_050", "tf_efficientnet_lite0"])
-@pytest.mark.parametrize("size", long_but([(65, 97), (64, 90), (33, 50)], (65, 97)))
+@pytest.mark.parametrize("size", [(65, 97), (64, 90), (33, 50)])
 def test_features_lie_on_every_stride(name: str, size: tuple[int, int]) -> None:
     backbone = build_backbone(name).eval()
     features = backbone(torch.randn(1, 3, *size))

@@ -14,7 +14,7 @@ from tensorflow_files import write_checkpoint
 
 import golden_tools
 import trees
-from conftest import long_but, run_python
+from conftest import run_python
 from kmax.callbacks import checkpoint_to_resume
 from kmax.categories import Categories, load_categories
 from kmax.checkpoint.deeplab2 import class_order
@@ -51,7 +51,7 @@ def converted(small: KMaXDeepLab, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", long_but(golden_tools.CONFIGURATIONS, "coco_r50", "coco_convnext_tiny"))
+@pytest.mark.parametrize("name", golden_tools.CONFIGURATIONS)
 def test_every_published_pytorch_configuration_is_recognized(name: str) -> None:
     backbone, num_classes, _ = golden_tools.CONFIGURATIONS[name]
     found = recognize({key: torch.empty(shape, device="meta") for key, shape in golden_tools.entries(name)})
@@ -62,7 +62,7 @@ def test_every_published_pytorch_configuration_is_recognized(name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", long_but(golden_tools.TENSORFLOW, "cityscapes_r50", "coco_axial_r50"))
+@pytest.mark.parametrize("name", golden_tools.TENSORFLOW)
 def test_every_published_tensorflow_configuration_is_recognized(name: str) -> None:
     backbone, dataset, _ = golden_tools.TENSORFLOW[name]
     found = recognize({key: torch.empty(shape, device="meta") for key, shape in golden_tools.variables(name)})

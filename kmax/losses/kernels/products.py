@@ -1,8 +1,8 @@
 """Products of rows with rows in their fastest form on a CPU: as 1×1 convolutions.
 
-oneDNN, which computes convolutions, uses the widest vectors of every brand of CPU; MKL's products do not. With a single
-thread PyTorch would pass these convolutions to MKL; a dilation, which has no effect on 1×1 kernels, prevents that. On
-other devices and in other precisions than float32, these are batched products.
+oneDNN, which computes convolutions, is some percent faster at these than MKL. With a single thread PyTorch would pass
+the convolutions to MKL; a dilation, which has no effect on 1×1 kernels, prevents that. On other devices and in other
+precisions than float32, these are batched products.
 
 Letters: n images, r and c rows, k columns.
 """
